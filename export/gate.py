@@ -60,7 +60,6 @@ def gate(
     ranking = train_ranking(
         embeddings,
         split.train,
-        split.train_timestamps,
         settings.scorer,
         Run(seed=settings.seed, console=console),
         start=before.scorer if settings.retrain.warm_start else None,
@@ -122,7 +121,7 @@ def carried_over(blend: Blend, rows: IntArray, embeddings: Tensor, trained: Tens
 
 def new_products(split: Split) -> Split | None:
     """Return the cases whose products are in no training event, without the others."""
-    known = np.unique(np.concatenate(split.train))
+    known = np.unique(split.train.items)
     found = [(case, np.setdiff1d(case.relevant, known)) for case in split.cases]
     cases = [Case(case.history, relevant) for case, relevant in found if len(relevant)]
     return replace(split, name="new products", cases=cases) if cases else None

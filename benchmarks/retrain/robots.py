@@ -124,10 +124,7 @@ def main(bounds: list[str]) -> None:
     row = int(chosen[1:])
 
     def ranker(found: Interactions) -> BlendRanker:
-        ranking = train_ranking(
-            embeddings, found.sequences, found.timestamps, _SETTINGS, run, weights=found.weights
-        )
-        return BlendRanker(ranking, embeddings)
+        return BlendRanker(train_ranking(embeddings, found, _SETTINGS, run), embeddings)
 
     def place(found: Interactions) -> float:
         scores = ranker(found).scores(asked)
@@ -141,14 +138,7 @@ def main(bounds: list[str]) -> None:
             after = interactions(pd.concat([clean, robots(kind, chosen)]), bound)
             lifts.append(f"{before - place(after):.0f}")
         split = time_split(found, 0.2)
-        trained = train_ranking(
-            embeddings,
-            split.train,
-            split.train_timestamps,
-            _SETTINGS,
-            run,
-            weights=split.train_weights,
-        )
+        trained = train_ranking(embeddings, split.train, _SETTINGS, run)
         ndcg = evaluate(BlendRanker(trained, embeddings), split, (10,)).values["NDCG@10"]
         print(f"| {bound} | {' | '.join(lifts)} | {ndcg:.3f} |", flush=True)
 

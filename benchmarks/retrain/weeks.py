@@ -7,7 +7,7 @@ does as ``./run retrain``: from the served scorer, behind the gate on the newest
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from export.gate import carried_over, compare_on, judge
-from newshelf.catalog.interactions import Interactions
+from newshelf.catalog.interactions import Interactions, Sequences
 from newshelf.config import BlendSettings, RetrainSettings, ScorerSettings
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.splits import newest_split
@@ -55,7 +55,10 @@ class World:
         kept = [(items, at) for items, at in pairs if len(items)]
         count = len(self.vectors)
         return Interactions(
-            count, [one for one, _ in kept], [at for _, at in kept], np.arange(len(kept))
+            [one for one, _ in kept],
+            [at for _, at in kept],
+            n_items=count,
+            groups=np.arange(len(kept)),
         )
 
     def stocked(self, week: int) -> torch.Tensor:
@@ -93,12 +96,12 @@ def make_world(weeks: int, seed: int) -> World:
     return World(torch.from_numpy(vectors).float(), category, sequences, times)
 
 
-def train(world: World, seen: Interactions, week: int, start: Ranking | None, seed: int) -> Ranking:
+def train(world: World, seen: Sequences, week: int, start: Ranking | None, seed: int) -> Ranking:
     """Train scorer and signals on what happened, on the stocked products."""
     run = Run(seed=seed, console=Console(quiet=True), quiet=True)
     scorer = None if start is None else start.scorer
     vectors = world.stocked(week)
-    return train_ranking(vectors, seen.sequences, seen.timestamps, _SETTINGS, run, start=scorer)
+    return train_ranking(vectors, seen, _SETTINGS, run, start=scorer)
 
 
 def ranker(world: World, ranking: Ranking, trained: int, week: int, name: str) -> BlendRanker:
@@ -122,7 +125,7 @@ def newest_products(world: World, week: int) -> Split:
         relevant = np.setdiff1d(now[now >= _OLD * _PRODUCTS], past)
         if len(past) and len(relevant):
             cases.append(Case(np.unique(past), relevant))
-    return Split("new products", [], cases, np.ones(count, dtype=np.bool_), "")
+    return Split("new products", Sequences([]), cases, np.ones(count, dtype=np.bool_), "")
 
 
 def simulate(weeks: int, seed: int) -> list[dict[str, float]]:
@@ -135,10 +138,9 @@ def simulate(weeks: int, seed: int) -> list[dict[str, float]]:
         end = (4 + week) * _WEEK_S
         every = world.until(end)
         size = (_OLD + week) * _PRODUCTS
-        every = Interactions(size, every.sequences, every.timestamps, every.groups)
+        every = replace(every, n_items=size)
         split = newest_split(every, seen_s, _GATE.model_copy(update={"min_cases": 30}), seed)
-        past = Interactions(size, split.train, split.train_timestamps, np.arange(len(split.train)))
-        candidate = train(world, past, week, served, seed + week)
+        candidate = train(world, split.train, week, served, seed + week)
         now = ranker(world, served, trained, week, "served")
         new = ranker(world, candidate, week, week, "candidate")
         passed, _ = judge(compare_on(split, now, new)[1], _GATE)
@@ -162,22 +164,18 @@ def trials(count: int, seed: int) -> int:
     world = make_world(1, seed)
     every = world.until(4 * _WEEK_S)
     split = newest_split(every, 0, _GATE.model_copy(update={"min_cases": 30}), seed)
-    stamps = split.train_timestamps or []
-    size = _OLD * _PRODUCTS
-    past = Interactions(size, split.train, stamps, np.arange(len(stamps)))
-    every_product = np.ones(size, dtype=np.bool_)
-    now = ranker(world, train(world, past, 0, None, seed), 0, 0, "served")
+    whole, stamps = split.train.sequences, split.train.timestamps or []
+    every_product = np.ones(_OLD * _PRODUCTS, dtype=np.bool_)
+    now = ranker(world, train(world, split.train, 0, None, seed), 0, 0, "served")
     passed, rng = 0, np.random.default_rng(seed)
     for number in range(0, count, 10):
-        few = rng.choice(len(split.train), len(split.train) // 10, replace=False)
-        part = Interactions(
-            size, [split.train[at] for at in few], [stamps[at] for at in few], np.arange(len(few))
-        )
+        few = rng.choice(len(whole), len(whole) // 10, replace=False)
+        part = Sequences([whole[at] for at in few], [stamps[at] for at in few])
         new = ranker(world, train(world, part, 0, None, seed + number), 0, 0, "candidate")
         for _ in range(10):
             drawn = rng.choice(len(split.cases), min(200, len(split.cases)), replace=False)
             cases = [split.cases[at] for at in drawn]
-            sample = Split("newest", split.train, cases, every_product, "", stamps)
+            sample = Split("newest", split.train, cases, every_product, "")
             test = compare_on(sample, now, new)[1]
             for gate in ("better", "no-worse"):
                 passed += judge(test, _GATE.model_copy(update={"gate": gate}))[0]

@@ -9,7 +9,7 @@ from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
 from newshelf.catalog.catalog import Catalog
-from newshelf.catalog.interactions import Interactions, read_interactions
+from newshelf.catalog.interactions import Interactions, Sequences, read_interactions
 from newshelf.catalog.schema import category_levels
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
@@ -113,4 +113,4 @@ def _split(interactions: Interactions, jewellery: BoolArray, tested: BoolArray) 
         stamps.append(times[keep])
         if tested[number]:
             cases.append(Case(np.unique(sequence[keep]), np.unique(sequence[~keep]), group=number))
-    return Split("jewellery", train, cases, jewellery, "the hidden jewellery", stamps)
+    return Split("jewellery", Sequences(train, stamps), cases, jewellery, "the hidden jewellery")

@@ -9,7 +9,7 @@ import pandas as pd
 from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
-from newshelf.catalog.interactions import Interactions, basket_interactions
+from newshelf.catalog.interactions import Interactions, Sequences, basket_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
 _K = 10
@@ -113,7 +113,7 @@ def _families(items: pd.DataFrame) -> tuple[IntArray, IntArray]:
 
 def _unknown(family: IntArray, split: Split) -> BoolArray:
     """Return ``(items,)``: whether the family has no item in a training room."""
-    found: BoolArray = ~np.isin(family, family[np.concatenate(split.train)])
+    found: BoolArray = ~np.isin(family, family[split.train.items])
     return found
 
 
@@ -132,9 +132,10 @@ def _held(source: Merged, rooms: Interactions, seed: int) -> BoolArray:
 
 def _splits(rooms: Interactions, held: BoolArray) -> tuple[Split, Split]:
     """Return the splits of all cases and of cold items, with the same training."""
-    train = [room for room, is_held in zip(rooms.sequences, held, strict=True) if not is_held]
+    training = zip(rooms.sequences, held, strict=True)
+    train = Sequences([room for room, is_held in training if not is_held])
     known = np.zeros(rooms.n_items, dtype=np.bool_)
-    known[np.concatenate(train)] = True
+    known[train.items] = True
     cases = [
         Case(np.delete(room, place), np.array([item]), group=int(group))
         for room, group, is_held in zip(rooms.sequences, rooms.groups, held, strict=True)

@@ -151,7 +151,6 @@ def _trained(context: TransferContext, split: Split, embeddings: Tensor, seed: i
     return train_ranking(
         embeddings,
         split.train,
-        split.train_timestamps,
         context.settings.scorer,
         Run(seed=seed, console=context.console, quiet=True),
     )

@@ -35,13 +35,13 @@ class Asked:
 def weighed_by_answers(served: BlendRanker, split: Split, settings: BlendSettings) -> BlendRanker:
     """Return the ranking with weights of the signals fitted on the test cases: an oracle."""
     histories = [case.history for case in split.cases]
-    signals = make_signals(served.embeddings, split.train, split.train_timestamps, settings)
+    signals = make_signals(served.embeddings, split.train, settings)
     relevant = [case.relevant for case in split.cases]
     weights, intercept = fit_blend(
         signals,
         split.cases,
         score_all(served.ranking.scorer, served.embeddings, histories),
-        np.unique(np.concatenate([*split.train, *relevant])),
+        np.unique(np.concatenate([split.train.items, *relevant])),
         np.random.default_rng(0),
     )
     ranking = replace(served.ranking, blend=signals.weighed(weights, intercept))
@@ -158,10 +158,10 @@ def _cut(source: Merged) -> int:
 
 def _splits(interactions: Interactions, cut: int) -> tuple[Split, Split]:
     """Return the splits of all items and of those first bought after the cut."""
-    train, stamps, _, cases = cut_at(interactions.sequences, interactions.timestamps or [], cut)
+    train, cases = cut_at(interactions, cut)
     every = np.ones(interactions.n_items, dtype=np.bool_)
     known = np.zeros(interactions.n_items, dtype=np.bool_)
-    known[np.concatenate(train)] = True
+    known[train.items] = True
     new: BoolArray = np.zeros(interactions.n_items, dtype=np.bool_)
     new[np.concatenate([case.relevant for case in cases])] = True
     new &= ~known
@@ -171,6 +171,6 @@ def _splits(interactions: Interactions, cut: int) -> tuple[Split, Split]:
         if new[case.relevant].any()
     ]
     return (
-        Split("all", train, cases, every, "all items", stamps),
-        Split("new", train, asked, new, "only items that nobody had bought before", stamps),
+        Split("all", train, cases, every, "all items"),
+        Split("new", train, asked, new, "only items that nobody had bought before"),
     )

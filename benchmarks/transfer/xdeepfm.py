@@ -1,5 +1,6 @@
 """xDeepFM: checked against DeepCTR-Torch, and as a ranker compared with EASE."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from benchmarks.results import Goal, RowBuilder, TaskResult
 from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.deepctr import PeerResult, copy_weights, peer_python, run_peer
 from newshelf.catalog.catalog import Catalog
-from newshelf.catalog.interactions import Interactions, from_events, latest
+from newshelf.catalog.interactions import Interactions, Sequences, from_events, latest
 from newshelf.errors import TrainingError
 from newshelf.evaluation.baselines import Ease, Popularity
 from newshelf.evaluation.evaluate import evaluate
@@ -43,7 +44,7 @@ class Shop:
 
     catalog: Catalog
     interactions: Interactions
-    timestamps: list[IntArray]
+    timestamps: Sequence[IntArray]
     cut: int
     """Epoch seconds of the first test event."""
 
@@ -100,8 +101,7 @@ def time_case_split(shop: Shop, max_cases: int, seed: int) -> Split:
     chosen = np.random.default_rng(seed).permutation(len(cases))[:max_cases]
     return Split(
         name="time",
-        train=[row for row in train if len(row)],
-        train_timestamps=[row for row in times if len(row)],
+        train=Sequences([row for row in train if len(row)], [row for row in times if len(row)]),
         cases=[cases[number] for number in np.sort(chosen)],
         candidates=np.ones(shop.interactions.n_items, dtype=np.bool_),
         description=f"events before {shop.day}, asked for what came after",
@@ -232,10 +232,10 @@ def _rank(context: TransferContext, shop: Shop, rows: RowBuilder) -> None:
         # They are deterministic: one value for all seeds.
         for _ in context.seeds:
             rows.add(name, _ranking(ranker, split), baseline=True)
-    known = np.unique(np.concatenate(split.train))
+    known = np.unique(split.train.items)
     table = field_table(shop.catalog, known, embeddings=embeddings, names=_RANKED_FIELDS)
-    taken = positives(split.train, split.train_timestamps, _RANKED_HISTORY)
-    negatives = Negatives(split.train, split.n_items)
+    taken = positives(split.train.sequences, split.train.timestamps, _RANKED_HISTORY)
+    negatives = Negatives(split.train.sequences, split.n_items)
     for loss, name in _NAMES.items():
         settings = replace(_RANKED, loss=loss)
         for seed in context.seeds:

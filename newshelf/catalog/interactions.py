@@ -1,6 +1,6 @@
 """Interactions of a catalogue as sequences of item indices, from events or baskets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +23,35 @@ TYPE_BITS = {str(kind): 1 << place for place, kind in enumerate(EventType)}
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
-    """Histories of users, or baskets without order."""
+class Sequences:
+    """Histories of users, or baskets without order, to learn from."""
+
+    sequences: Sequence[IntArray]
+    """Item indices, of one user each, oldest first, or of one basket, distinct; not empty."""
+    timestamps: Sequence[IntArray] | None = None
+    """Epoch seconds, ascending, parallel to ``sequences``; None for baskets."""
+    weights: Sequence[FloatArray] | None = None
+    """Above 0, with a mean of 1, parallel to ``sequences``; None if all are equal."""
+
+    def __post_init__(self) -> None:
+        stamps = self.sequences if self.timestamps is None else self.timestamps
+        if [*map(len, self.sequences)] != [*map(len, stamps)]:
+            raise ValueError("sequences and timestamps differ in length")
+
+    @property
+    def items(self) -> IntArray:
+        """Return the items of all sequences, one after another."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *self.sequences])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Interactions(Sequences):
+    """Histories or baskets of a catalogue."""
 
     n_items: int
-    sequences: list[IntArray]
-    """One per user, oldest first, or one per basket, of distinct items; not empty."""
-    timestamps: list[IntArray] | None
-    """Epoch seconds, ascending, parallel to ``sequences``; None for baskets."""
     groups: IntArray
     """(len(sequences),) group numbers; splits keep the sequences of one group together."""
-    weights: list[FloatArray] | None = None
-    """Above 0, with a mean of 1, parallel to ``sequences``; None if all are equal."""
-    types: list[IntArray] | None = None
+    types: Sequence[IntArray] | None = None
     """Types of the events of each interaction, as ``TYPE_BITS``; None for baskets."""
 
 
@@ -129,7 +145,6 @@ def from_baskets(baskets: pd.DataFrame, item_index: Mapping[str, int]) -> Intera
     return Interactions(
         n_items=len(item_index),
         sequences=_runs(frame["item"].to_numpy(dtype=np.int64)[order], codes),
-        timestamps=None,
         groups=groups[order][starts].astype(np.int64),
     )
 

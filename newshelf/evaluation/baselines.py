@@ -45,12 +45,12 @@ def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
 
     Ties are broken by the count over all time, which alone counts without timestamps.
     """
-    total = sequence_counts(split.train, split.n_items)
-    stamps = split.train_timestamps
+    total = sequence_counts(split.train.sequences, split.n_items)
+    stamps = split.train.timestamps
     if not stamps:
         return total
     start = max(int(times[-1]) for times in stamps) - days * _DAY_S
-    recent = [row[times >= start] for row, times in zip(split.train, stamps, strict=True)]
+    recent = [row[times >= start] for row, times in zip(split.train.sequences, stamps, strict=True)]
     counts: npt.NDArray[np.float64] = sequence_counts(recent, split.n_items)
     return counts + total / float(total.max() + 1)
 
@@ -92,7 +92,7 @@ class ItemKnn:
 
 def co_occurrence(split: Split, neighbours: int, shrinkage: float) -> sparse.csr_matrix:
     """Return (n_items, n_items) float32: row i has sim(i, j) of its nearest neighbours j ≠ i."""
-    met = incidence(split.train, split.n_items)
+    met = incidence(split.train.sequences, split.n_items)
     counts = np.asarray(met.sum(axis=0), dtype=np.float64).ravel()
     columns = met.T.tocsr()
     parts = []
@@ -209,7 +209,7 @@ class Ease:
     def __init__(self, split: Split, ridge: float = 250.0, max_items: int = MAX_ITEMS) -> None:
         self.name = f"EASE (λ={ridge:g})"
         self.n_items = split.n_items
-        matrix = incidence(split.train, split.n_items).astype(np.float64)
+        matrix = incidence(split.train.sequences, split.n_items).astype(np.float64)
         self._warm: IntArray = np.unique(matrix.indices).astype(np.int64)
         if len(self._warm) > max_items:
             raise TrainingError(
@@ -258,7 +258,7 @@ class Popularity:
     """
 
     def __init__(self, split: Split, days: float | None = RECENT_DAYS) -> None:
-        is_recent = days is not None and bool(split.train_timestamps)
+        is_recent = days is not None and bool(split.train.timestamps)
         self.name = f"popularity of {days:g} days" if is_recent else "popularity"
         counts = recent_counts(split, np.inf if days is None else days)
         self._scores = counts.astype(np.float32)
@@ -398,7 +398,7 @@ def default_baselines(
     ``features`` (n_items, D) float32 are those of the frozen towers.
     """
     kinds = [kind if isinstance(kind, str) else None for kind in catalog.items["product_type"]]
-    ordered = bool(split.train_timestamps)
+    ordered = bool(split.train.timestamps)
     rankers: list[Ranker] = [Random(split, seed), Popularity(split, days=None)]
     if ordered:
         rankers.append(Popularity(split))
@@ -414,7 +414,7 @@ def default_baselines(
         rankers.append(ItemKnn(split))
     if split.n_items <= MAX_ITEMS and features is not None:
         rankers.append(SmoothedKnn(split, features))
-    if len(np.unique(np.concatenate(split.train))) <= MAX_ITEMS:
+    if len(np.unique(split.train.items)) <= MAX_ITEMS:
         ease = Ease(split)
         rankers.append(ease)
         if ordered:

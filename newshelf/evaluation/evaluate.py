@@ -125,7 +125,7 @@ def evaluate(
     if not split.cases:
         raise ValueError(f"split {split.name} has no case")
     tops, hit, reciprocal = _ranked(ranker, split, max(k), batch)
-    known = ItemPopularity(split.train, split.n_items)
+    known = ItemPopularity(split.train.sequences, split.n_items)
     per_case = {}
     for cutoff in k:
         shown = tops[:, :cutoff]
@@ -229,13 +229,13 @@ def compare_all(
 ) -> list[Comparison]:
     """Compare the model with the default baselines on every split.
 
-    Splits that share their ``train`` list share fitted baselines and model. Without ``features``
+    Splits that share their ``train`` share fitted baselines and model. Without ``features``
     (n_items, D) float32, there are no content baselines.
     """
     fitted: dict[int, tuple[list[Ranker], Ranker | None]] = {}
     comparisons = []
     for split in splits:
-        # The splits keep their lists alive, so an id is not reused.
+        # The splits keep their data alive, so an id is not reused.
         if id(split.train) not in fitted:
             baselines = default_baselines(split, catalog, features, seed)
             fitted[id(split.train)] = baselines, fit_model(split) if fit_model else None

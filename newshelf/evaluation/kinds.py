@@ -63,8 +63,8 @@ def evaluate_kinds(
     ``model`` and ``blend`` are trained on ``split.train``; ``embeddings`` are ``(n_items, D)``
     float32 of the model, of unit length.
     """
-    by_time = split.train_timestamps is not None
-    cut_s = max((int(times[-1]) for times in split.train_timestamps or ()), default=0)
+    by_time = split.train.timestamps is not None
+    cut_s = max((int(times[-1]) for times in split.train.timestamps or ()), default=0)
     popular, similar = Popularity(split, days=None), ContentNeighbours(split, embeddings, "mean")
     types = [kind if isinstance(kind, str) else "" for kind in catalog.items["product_type"]]
     codes = np.unique(types, return_inverse=True)[1]

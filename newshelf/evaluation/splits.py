@@ -16,6 +16,7 @@ from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import (
     TYPE_BITS,
     Interactions,
+    Sequences,
     basket_interactions,
     latest,
     read_interactions,
@@ -40,7 +41,7 @@ def choose_cold_items(
     A systematic sample: of the items sorted by stratum, in random order within each, every
     1/fraction-th is taken from a random start. ``strata`` (n_items,) are labels; None is one.
     """
-    seen = np.unique(np.concatenate(interactions.sequences))
+    seen = np.unique(interactions.items)
     if len(seen) < 2:  # noqa: PLR2004  (one to hold out, one to learn from)
         raise TrainingError("only one item has events: none can be held out")
     generator = np.random.default_rng(seed)
@@ -101,11 +102,12 @@ def basket_split(interactions: Interactions, test_fraction: float, seed: int) ->
     no training basket).
     """
     held_out = _held_out_groups(interactions.groups, test_fraction, seed)
-    train = [row for row, back in zip(interactions.sequences, held_out, strict=True) if not back]
+    rows = zip(interactions.sequences, held_out, strict=True)
+    train = Sequences([row for row, back in rows if not back])
     baskets = np.flatnonzero(held_out)
     cases = [
         Case(np.delete(basket, place), basket[[place]], int(interactions.groups[row]))
-        for row in baskets
+        for row in baskets.tolist()
         # Something must stay as history.
         if len(basket := interactions.sequences[row]) > 1
         for place in range(len(basket))
@@ -116,11 +118,11 @@ def basket_split(interactions: Interactions, test_fraction: float, seed: int) ->
             "out: more baskets, or a larger evaluation.test_fraction, are needed"
         )
     warm = np.zeros(interactions.n_items, dtype=np.bool_)
-    warm[np.concatenate(train)] = True
+    warm[train.items] = True
     cold = [case for case in cases if not warm[case.relevant[0]]]
     start = (
-        f"Trained on {len(train)} baskets; one item left out of each of {len(baskets)} baskets "
-        f"kept back by whole groups, all {interactions.n_items} items ranked"
+        f"Trained on {len(train.sequences)} baskets; one item left out of each of {len(baskets)} "
+        f"baskets kept back by whole groups, all {interactions.n_items} items ranked"
     )
     splits = []
     for name, chosen, what in (
@@ -210,21 +212,20 @@ def time_split(
     Raises:
         TrainingError: the interactions are baskets or all of one moment, or there is no case.
     """
-    stamps = _timestamps(interactions)
-    cut = _cut(stamps, test_fraction)
-    held = cut_at(interactions.sequences, stamps, cut, weights=interactions.weights)
-    if not held.cases:
+    cut = _cut(_timestamps(interactions), test_fraction)
+    train, cases = cut_at(interactions, cut)
+    if not cases:
         raise TrainingError(
             f"no user came back for another item after {_day(cut)}, so nothing can be asked: "
             "more events, or a larger evaluation.test_fraction, are needed"
         )
-    kept, note = capped(held.cases, max_cases, seed)
+    kept, note = capped(cases, max_cases, seed)
     description = (
         f"Trained on events before {_day(cut)} (the earliest {1 - test_fraction:.0%}); asked for "
         f"the items users first came to after it; all {interactions.n_items} items ranked. {note}"
     )
     every = np.ones(interactions.n_items, dtype=np.bool_)
-    return Split("time", held.train, kept, every, description, held.timestamps, held.weights)
+    return Split("time", train, kept, every, description)
 
 
 _TYPES = {"clicks": ("view", "click"), "purchases": ("purchase",)}
@@ -262,38 +263,31 @@ def _by_type(
 class Holdout(NamedTuple):
     """Training data, and cases that they do not know."""
 
-    train: list[IntArray]
-    timestamps: list[IntArray] | None
-    weights: list[FloatArray] | None
+    train: Sequences
     cases: list[Case]
 
 
-def cut_at(
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray],
-    cut: float,
-    left_out: BoolArray | None = None,
-    weights: Sequence[FloatArray] | None = None,
-) -> Holdout:
+def cut_at(whole: Sequences, cut: float, left_out: BoolArray | None = None) -> Holdout:
     """Return the training data before a moment, and cases of what came after it.
 
-    A case asks for a user's new items. ``timestamps`` and ``cut`` are epoch seconds. Items of
+    A case asks for a user's new items. ``cut`` is in epoch seconds; baskets give nothing. Items of
     ``left_out`` ``(n_items,)`` have no interactions in training data and histories.
     """
-    train, train_stamps, cases = [], [], []
-    train_weights: list[FloatArray] = []
-    for number, (sequence, times) in enumerate(zip(sequences, timestamps, strict=True)):
+    train, stamps, cases = [], [], []
+    weights: list[FloatArray] = []
+    for number, times in enumerate(whole.timestamps or ()):
+        sequence = whole.sequences[number]
         past = times < cut
         kept = past if left_out is None else past & ~left_out[sequence]
         if not kept.any():
             continue
         train.append(sequence[kept])
-        train_stamps.append(times[kept])
-        train_weights += [] if weights is None else [weights[number][kept]]
+        stamps.append(times[kept])
+        weights += [] if whole.weights is None else [whole.weights[number][kept]]
         relevant = np.setdiff1d(sequence[~past], sequence[past])
         if len(relevant):
             cases.append(Case(latest(sequence[kept]), relevant))
-    return Holdout(train, train_stamps, None if weights is None else train_weights, cases)
+    return Holdout(Sequences(train, stamps, weights or None), cases)
 
 
 def cold_split(
@@ -312,14 +306,11 @@ def cold_split(
     Returns ``cold`` (all items ranked) and ``cold-among-new`` (only the held-out items ranked),
     with the same training data and cases.
     """
-    stamps = _timestamps(interactions)
-    cut = _cut(stamps, test_fraction)
+    cut = _cut(_timestamps(interactions), test_fraction)
     cold = choose_cold_items(interactions, cold_fraction, seed, strata)
-    train, times, weights, _ = cut_at(
-        interactions.sequences, stamps, cut, cold, interactions.weights
-    )
+    train, _ = cut_at(interactions, cut, cold)
     cases, after_cut = cold_cases(interactions, cut, cold)
-    if not cases or not train:
+    if not cases or not train.sequences:
         raise TrainingError(
             f"the {int(cold.sum())} items held out give no case with a history before them: "
             "more events, or a larger evaluation.cold_fraction, are needed"
@@ -332,12 +323,12 @@ def cold_split(
         ("cold-among-new", cold, "only the held-out items ranked"),
     )
     return [
-        Split(name, train, kept, candidates, f"{start}; {what}. {note}", times, weights)
+        Split(name, train, kept, candidates, f"{start}; {what}. {note}")
         for name, candidates, what in ranked
     ]
 
 
-def _timestamps(interactions: Interactions) -> list[IntArray]:
+def _timestamps(interactions: Interactions) -> Sequence[IntArray]:
     if interactions.timestamps is None:
         raise TrainingError("baskets have no time: only events can be split by time")
     if not interactions.sequences:
@@ -345,7 +336,7 @@ def _timestamps(interactions: Interactions) -> list[IntArray]:
     return interactions.timestamps
 
 
-def _cut(stamps: list[IntArray], test_fraction: float) -> int:
+def _cut(stamps: Sequence[IntArray], test_fraction: float) -> int:
     """Return the moment from which events are held out; both sides get some."""
     every = np.concatenate(stamps)
     cut = int(np.quantile(every, 1 - test_fraction, method="higher"))
@@ -397,9 +388,7 @@ def newest_split(
     newest = max(int(times[-1]) for times in stamps)
     cut = max(newest - settings.gate_days * _DAY_S, after + 1)
     days = f"{(newest - cut) / _DAY_S:.1f} newest days"
-    train, times, weights, cases = cut_at(
-        interactions.sequences, stamps, cut, weights=interactions.weights
-    )
+    train, cases = cut_at(interactions, cut)
     if len(cases) < settings.min_cases:
         raise EvidenceError(
             f"{len(cases)} shoppers with a history came to a further product in the {days} that "
@@ -412,4 +401,4 @@ def newest_split(
         f"{interactions.n_items} products ranked. {note}"
     )
     every = np.ones(interactions.n_items, dtype=np.bool_)
-    return Split("newest", train, kept, every, description, times, weights)
+    return Split("newest", train, kept, every, description)

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.files import StrictModel
 
 IntArray = npt.NDArray[np.int64]
@@ -35,24 +36,15 @@ class Split:
 
     name: str
     """Unique in a report: ``time``, ``cold``, …"""
-    train: list[IntArray]
-    """Sequences (oldest first) or baskets. Splits with the same training data share this list
-    object, so that a model is trained once for both."""
+    train: Sequences
+    """Splits with the same training data share this object: a model is trained once for both."""
     cases: list[Case]
     candidates: BoolArray
     """(n_items,) True where an item is ranked."""
     description: str
     """The protocol in one or two sentences, for the report."""
-    train_timestamps: list[IntArray] | None = None
-    """Epoch seconds, parallel to ``train``; None for data without time."""
-    train_weights: list[FloatArray] | None = None
-    """Above 0, parallel to ``train``; None if all are equal."""
 
     def __post_init__(self) -> None:
-        if self.train_timestamps is not None and [len(row) for row in self.train] != [
-            len(row) for row in self.train_timestamps
-        ]:
-            raise ValueError(f"split {self.name}: train and train_timestamps differ in length")
         for number, case in enumerate(self.cases):
             if len(case.history) == 0 or len(case.relevant) == 0:
                 raise ValueError(f"split {self.name}: case {number} lacks history or truth")

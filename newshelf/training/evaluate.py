@@ -105,14 +105,7 @@ def evaluate_checkpoint(
     fitted: dict[str, BlendRanker] = {}
 
     def fit_model(split: Split) -> Ranker:
-        ranking = train_ranking(
-            embeddings,
-            split.train,
-            split.train_timestamps,
-            settings.scorer,
-            run,
-            weights=split.train_weights,
-        )
+        ranking = train_ranking(embeddings, split.train, settings.scorer, run)
         fitted[split.name] = BlendRanker(ranking, embeddings)
         return fitted[split.name]
 

@@ -30,7 +30,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from newshelf.catalog.interactions import latest
+from newshelf.catalog.interactions import Sequences, latest
 from newshelf.config import BlendSettings, ScorerSettings
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
@@ -169,20 +169,12 @@ class Signals:
 
 def make_signals(
     embeddings: Tensor,
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray] | None,
+    data: Sequences,
     settings: BlendSettings,
-    weights: Sequence[FloatArray] | None = None,
 ) -> Signals:
-    """Compute the signals from training interactions.
-
-    ``embeddings`` are ``(N, D)`` float32 of unit length; ``timestamps`` are epoch seconds, None for
-    baskets; ``weights`` are those of the interactions, None if all are equal.
-    """
+    """Compute the signals from training data; ``embeddings`` are ``(N, D)`` of unit length."""
     neighbours = content_neighbours(embeddings.numpy())
-    incidence = incidence_matrix(
-        sequences, timestamps, len(embeddings), settings.half_life_days, weights
-    )
+    incidence = incidence_matrix(data, len(embeddings), settings.half_life_days)
     return Signals(
         links=direct_links(
             incidence,
@@ -191,7 +183,7 @@ def make_signals(
             per_item=settings.links_per_item,
         ),
         neighbours=neighbours,
-        unpersonal=popularity_features(sequences, timestamps, neighbours, weights),
+        unpersonal=popularity_features(data, neighbours),
         embeddings=embeddings.numpy(),
         temperature=BlendSpec(weights={}).temperature,
     )
@@ -259,62 +251,42 @@ class Ranking:
 
 def train_ranking(
     embeddings: Tensor,
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray] | None,
+    data: Sequences,
     settings: ScorerSettings,
     run: Run,
     *,
     start: SiameseScorer | None = None,
-    weights: Sequence[FloatArray] | None = None,
 ) -> Ranking:
     """Train scorer and blend in both phases; ``start`` is an earlier version's scorer.
 
-    ``embeddings`` are ``(N, 512)`` float32 of unit length, ``sequences`` item rows of shoppers,
-    oldest first, or of baskets, which have no ``timestamps`` (epoch seconds). If most shoppers came
-    only once, there is no order to learn, and their sequences are read as baskets, without
-    ``weights``. These are those of the interactions; None if all are equal.
+    ``embeddings`` are ``(N, 512)`` float32 of unit length. If most shoppers came only once, there
+    is no order to learn, and their sequences are read as baskets, without weights.
 
     Raises:
         TrainingError: no sequence has two different items, or a loss is not finite.
     """
-    if timestamps is not None and _mostly_single_visits(timestamps):
+    if data.timestamps is not None and _mostly_single_visits(data.timestamps):
         # A basket has an item once, however often a shopper viewed it.
-        sequences, timestamps, weights = [latest(sequence) for sequence in sequences], None, None
-    ordered = timestamps is not None
+        data = Sequences([latest(sequence) for sequence in data.sequences])
     fitted = None
-    if settings.blend.enabled and sequences:
-        fitted = _fit_weights(embeddings, sequences, timestamps, settings, run, weights)
-    result = train_scorer(
-        embeddings,
-        sequences,
-        ordered=ordered,
-        settings=settings,
-        run=run,
-        start=start,
-        weights=weights,
-    )
+    if settings.blend.enabled and data.sequences:
+        fitted = _fit_weights(embeddings, data, settings, run)
+    result = train_scorer(embeddings, data, settings, run, start=start)
     blend = None
     if fitted is not None:
-        signals = make_signals(embeddings, sequences, timestamps, settings.blend, weights)
-        blend = signals.weighed(*fitted)
+        blend = make_signals(embeddings, data, settings.blend).weighed(*fitted)
     return Ranking(result.scorer, blend, result.losses)
 
 
 def _fit_weights(
-    embeddings: Tensor,
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray] | None,
-    settings: ScorerSettings,
-    run: Run,
-    weights: Sequence[FloatArray] | None,
+    embeddings: Tensor, data: Sequences, settings: ScorerSettings, run: Run
 ) -> tuple[dict[str, float], float] | None:
     """Return weights and intercept of phase 1; None with too few cases."""
     generator = np.random.default_rng(run.seed)
-    count = len(embeddings)
-    held = hold_out(sequences, timestamps, count, settings.blend, generator, weights)
-    if len(held.cases) < MIN_CASES or not any(len(np.unique(s)) > 1 for s in held.train):
+    train, cases = hold_out(data, len(embeddings), settings.blend, generator)
+    if len(cases) < MIN_CASES or not any(len(np.unique(s)) > 1 for s in train.sequences):
         run.console.print(
-            f"[yellow]{len(held.cases)} cases are too few to weigh signals on "
+            f"[yellow]{len(cases)} cases are too few to weigh signals on "
             f"(at least {MIN_CASES}): the scorer ranks alone[/]"
         )
         return None
@@ -326,17 +298,14 @@ def _fit_weights(
     )
     scorer = train_scorer(
         embeddings,
-        held.train,
-        ordered=timestamps is not None,
-        settings=shorter,
-        run=replace(run, labels={"scorer-held": "training a scorer to weigh the signals with"}),
+        train,
+        shorter,
+        replace(run, labels={"scorer-held": "training a scorer to weigh the signals with"}),
         name="scorer-held",
-        weights=held.weights,
     ).scorer
-    siamese = score_all(scorer, embeddings, [case.history for case in held.cases])
-    signals = make_signals(embeddings, held.train, held.timestamps, settings.blend, held.weights)
-    known = np.unique(np.concatenate(sequences))
-    return fit_blend(signals, held.cases, siamese, known, generator)
+    siamese = score_all(scorer, embeddings, [case.history for case in cases])
+    signals = make_signals(embeddings, train, settings.blend)
+    return fit_blend(signals, cases, siamese, np.unique(data.items), generator)
 
 
 def _mostly_single_visits(timestamps: Sequence[IntArray]) -> bool:

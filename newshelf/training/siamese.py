@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.config import ScorerSettings
 from newshelf.errors import TrainingError
 from newshelf.evaluation.baselines import incidence
@@ -50,26 +51,24 @@ class ScorerResult:
 
 def train_scorer(
     embeddings: Tensor,
-    sequences: Sequence[IntArray],
-    *,
-    ordered: bool,
+    data: Sequences,
     settings: ScorerSettings,
     run: Run,
+    *,
     name: str = "scorer",
     start: SiameseScorer | None = None,
-    weights: Sequence[FloatArray] | None = None,
 ) -> ScorerResult:
     """Train on the frozen ``embeddings (N, 512)``, from ``start``'s weights if they fit.
 
-    ``embeddings`` are those of the whole catalogue, of unit length; ``sequences`` are their rows. A
-    history is what came before if they are ``ordered``, as those of shoppers, and everything else
-    in baskets. ``weights`` multiply the loss of their places' targets; None if all are equal.
+    ``embeddings`` are those of the whole catalogue, of unit length. A history is what came before
+    with timestamps, as those of shoppers, and everything else in baskets. Weights multiply the
+    loss of their places' targets.
 
     Raises:
         TrainingError: no sequence has two different items, or the loss diverges.
     """
     torch.manual_seed(run.seed)
-    sampler = _Sampler(sequences, embeddings, ordered, settings, weights)
+    sampler = _Sampler(data, embeddings, settings)
     spec = ScorerSpec(width=settings.width, max_history=settings.max_history)
     objective = _Contrast(
         SiameseScorer(spec, embeddings.shape[1], settings.temperature), embeddings
@@ -138,28 +137,21 @@ class _Contrast(Objective):
 class _Sampler:
     """Samples (history, next item, negatives) from the sequences."""
 
-    def __init__(
-        self,
-        sequences: Sequence[IntArray],
-        embeddings: Tensor,
-        ordered: bool,
-        settings: ScorerSettings,
-        weights: Sequence[FloatArray] | None = None,
-    ) -> None:
-        useful = [len(np.unique(sequence)) > 1 for sequence in sequences]
-        self._sequences = list(compress(sequences, useful))
-        ones = (np.ones(len(sequence)) for sequence in sequences)
-        self._weights = list(compress(ones if weights is None else weights, useful))
+    def __init__(self, data: Sequences, embeddings: Tensor, settings: ScorerSettings) -> None:
+        useful = [len(np.unique(sequence)) > 1 for sequence in data.sequences]
+        self._sequences = list(compress(data.sequences, useful))
+        ones = (np.ones(len(sequence)) for sequence in data.sequences)
+        self._weights = list(compress(ones if data.weights is None else data.weights, useful))
         if not self._sequences:
             raise TrainingError(
                 "no shopper or basket has two different products: the scorer cannot learn"
             )
-        self._ordered = ordered
+        self._ordered = data.timestamps is not None
         self._settings = settings
         self._places = [
             (number, place)
             for number, sequence in enumerate(self._sequences)
-            for place in range(1 if ordered else 0, len(sequence))
+            for place in range(1 if self._ordered else 0, len(sequence))
         ]
         self._batches = -(-len(self._places) // settings.batch_size)
         self._known = np.unique(np.concatenate(self._sequences))

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.config import BlendSettings
 from newshelf.evaluation.baselines import ease_weights, incidence, keep_strongest
 from newshelf.evaluation.splits import Holdout, capped, cut_at
@@ -34,28 +35,22 @@ _COPY_SHARE = 0.75
 """Minimum number of shared items of near-duplicate baskets, and their share of the smaller."""
 
 
-def incidence_matrix(
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray] | None,
-    n_items: int,
-    half_life_days: float,
-    strengths: Sequence[FloatArray] | None = None,
-) -> sparse.csr_array:
+def incidence_matrix(data: Sequences, n_items: int, half_life_days: float) -> sparse.csr_array:
     """Return the interactions as ``(sequences, n_items)`` float64 weights.
 
-    The weight is the strength, or 1, for the latest interaction of all and halves every
+    The weight is that of the data, or 1, for the latest interaction of all and halves every
     ``half_life_days``. Of repeated interactions with an item, the largest weight counts.
     """
-    rows = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
-    items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
+    rows = np.repeat(np.arange(len(data.sequences)), [len(s) for s in data.sequences])
+    items = data.items
     weights = np.ones(len(items))
-    if timestamps is not None:
-        stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
+    if data.timestamps is not None:
+        stamps = np.concatenate([np.empty(0, dtype=np.int64), *data.timestamps])
         age_days = (stamps.max(initial=0) - stamps) / _DAY_S
         weights = 0.5 ** (age_days / half_life_days)
-    if strengths is not None:
-        weights = weights * np.concatenate([np.empty(0), *strengths])
-    return _strongest(rows, items, weights, (len(sequences), n_items))
+    if data.weights is not None:
+        weights = weights * np.concatenate([np.empty(0), *data.weights])
+    return _strongest(rows, items, weights, (len(data.sequences), n_items))
 
 
 def _strongest(
@@ -104,40 +99,34 @@ def direct_links(
     )
 
 
-def popularity_features(
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray] | None,
-    neighbours: sparse.csr_array,
-    strengths: Sequence[FloatArray] | None = None,
-) -> dict[str, FloatArray]:
+def popularity_features(data: Sequences, neighbours: sparse.csr_array) -> dict[str, FloatArray]:
     """Return, by name, ``(N,)`` float32 popularity, its neighbours', age, and whether it is new.
 
     With timestamps: ``log(1 + shoppers)`` of the last 14, 30 and 90 days (a trend is their
     difference), and ``log(1 + days since the first interaction)``. Without: ``log(1 + baskets)``.
-    A new item has 0 everywhere and ``new`` = 1, whose weight makes up for it. With ``strengths``,
+    A new item has 0 everywhere and ``new`` = 1, whose weight makes up for it. With weights,
     a shopper or basket counts by its strongest interaction with the item.
     ``popularity_alike`` is the popularity of the item's neighbours.
 
-    ``timestamps`` are epoch seconds, None for baskets; ``neighbours`` is ``(N, N)``,
-    row-stochastic.
+    ``neighbours`` is ``(N, N)``, row-stochastic.
     """
     size = neighbours.shape[0]
-    items = np.concatenate([np.empty(0, dtype=np.int64), *sequences])
-    owner = np.repeat(np.arange(len(sequences)), [len(s) for s in sequences])
+    items = data.items
+    owner = np.repeat(np.arange(len(data.sequences)), [len(s) for s in data.sequences])
     known = np.bincount(items, minlength=size) > 0
-    strength = np.ones(len(items)) if strengths is None else np.concatenate(strengths)
+    strength = np.ones(len(items)) if data.weights is None else np.concatenate(data.weights)
     features: dict[str, FloatArray] = {"new": (~known).astype(np.float32)}
 
     def shoppers(among: npt.NDArray[np.bool_]) -> FloatArray:
-        shape = len(sequences), size
+        shape = len(data.sequences), size
         strongest = _strongest(owner[among], items[among], strength[among], shape)
         return np.bincount(strongest.indices, strongest.data, minlength=size).astype(np.float32)
 
-    if timestamps is None:
+    if data.timestamps is None:
         counts = shoppers(np.ones(len(items), dtype=np.bool_))
         features["popularity"] = np.log1p(counts)
     else:
-        stamps = np.concatenate([np.empty(0, dtype=np.int64), *timestamps])
+        stamps = np.concatenate([np.empty(0, dtype=np.int64), *data.timestamps])
         now = int(stamps.max(initial=0))
         for days in _WINDOWS_DAYS:
             recent = shoppers(stamps > now - days * _DAY_S)
@@ -151,27 +140,22 @@ def popularity_features(
 
 
 def hold_out(
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray] | None,
-    n_items: int,
-    settings: BlendSettings,
-    generator: np.random.Generator,
-    weights: Sequence[FloatArray] | None = None,
+    data: Sequences, n_items: int, settings: BlendSettings, generator: np.random.Generator
 ) -> Holdout:
     """Split the interactions into training data and cases.
 
-    The cases take a share of the events (``timestamps`` are epoch seconds) or of the baskets, and
-    are sampled if they are too many. A share of the items with interactions loses them.
+    The cases take a share of the events or of the baskets, and are sampled if they are too many. A
+    share of the items with interactions loses them.
     """
     fraction, dropped = settings.held_out, settings.dropped_items
-    known = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *sequences]))
+    known = np.unique(data.items)
     without = np.zeros(n_items, dtype=np.bool_)
     without[generator.choice(known, int(dropped * len(known)), replace=False)] = True
-    if timestamps is None:
-        held = _by_basket(sequences, without, fraction, generator)
+    if data.timestamps is None:
+        held = _by_basket(data.sequences, without, fraction, generator)
     else:
-        cut = np.quantile(np.concatenate(timestamps), 1 - fraction, method="higher")
-        held = cut_at(sequences, timestamps, float(cut), without, weights)
+        cut = np.quantile(np.concatenate(data.timestamps), 1 - fraction, method="higher")
+        held = cut_at(data, float(cut), without)
     return held._replace(cases=capped(held.cases, settings.max_cases, generator)[0])
 
 
@@ -196,7 +180,7 @@ def _by_basket(
             history = history[~without[history]]
             if len(history):
                 cases.append(Case(history, np.array([item])))
-    return Holdout(past, None, None, cases)
+    return Holdout(Sequences(past), cases)
 
 
 def _near_duplicates(sequences: Sequence[IntArray], n_items: int) -> IntArray:

@@ -184,15 +184,7 @@ def train(
     embeddings = embed(backbone.encoder, backbone.table)
     ranking = None
     if interactions is not None:
-        ranking = train_ranking(
-            embeddings,
-            interactions.sequences,
-            interactions.timestamps,
-            settings.scorer,
-            run,
-            start=earlier,
-            weights=interactions.weights,
-        )
+        ranking = train_ranking(embeddings, interactions, settings.scorer, run, start=earlier)
     if not is_first():
         return
     save_checkpoint(

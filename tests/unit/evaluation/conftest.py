@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from newshelf.catalog.interactions import Interactions
+from newshelf.catalog.interactions import Interactions, Sequences
 from newshelf.evaluation.types import Case, Split
 
 MakeSplit = Callable[..., Split]
@@ -46,8 +46,10 @@ def make_split() -> MakeSplit:
             mask = np.isin(np.arange(n_items), candidates)
         return Split(
             name="hand",
-            train=[np.array(row, dtype=np.int64) for row in train],
-            train_timestamps=None if stamps is None else [np.array(row) for row in stamps],
+            train=Sequences(
+                [np.array(row, dtype=np.int64) for row in train],
+                None if stamps is None else [np.array(row) for row in stamps],
+            ),
             cases=[
                 Case(np.array(history, dtype=np.int64), np.array(truth, dtype=np.int64))
                 for history, truth in cases or []
@@ -90,4 +92,4 @@ def daily_shoppers(count: int = 60, items: int = 20, days: int = 10) -> Interact
         sequence[-1] = 0 if shopper % 2 else sequence[-1]
         sequences.append(sequence.astype(np.int64))
         stamps.append(np.arange(days, dtype=np.int64) * DAY + shopper)
-    return Interactions(items, sequences, stamps, np.arange(count))
+    return Interactions(sequences, stamps, n_items=items, groups=np.arange(count))

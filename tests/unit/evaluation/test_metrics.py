@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newshelf.catalog.catalog import read_catalog
+from newshelf.catalog.interactions import Sequences
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.metrics import (
     ItemPopularity,
@@ -53,7 +54,7 @@ def drawn(seed, n_cases, n_items, levels=None):
     scores = generator.random((n_cases, n_items)).astype(np.float32)
     if levels:
         scores = np.floor(scores * levels)
-    return Split("drawn", [], cases, candidates, ""), scores.astype(np.float32)
+    return Split("drawn", Sequences([]), cases, candidates, ""), scores.astype(np.float32)
 
 
 def naive(split, scores, k):
@@ -117,7 +118,7 @@ def test_metrics_equal_those_of_ranx(monkeypatch):
 def test_by_hand():
     case = Case(np.array([0]), np.array([2, 4]))
     scores = np.array([[9, 5, 4, 3, 2]], dtype=np.float32)
-    split = Split("hand", [], [case], np.ones(5, dtype=bool), "")
+    split = Split("hand", Sequences([]), [case], np.ones(5, dtype=bool), "")
     found = evaluate(Given(scores), split, (2, 4))  # ranked: 1, 2, 3, 4
     assert [found.values["Recall@2"], found.values["Recall@4"]] == [0.5, 1.0]
     assert found.values["MRR"] == 0.5
@@ -129,7 +130,7 @@ def test_by_hand():
 
 def test_equal_scores_are_worth_no_more_than_chance():
     cases = [Case(np.array([start]), np.array([start + 1])) for start in range(0, 1000, 2)]
-    split = Split("ties", [], cases, np.ones(1000, dtype=bool), "")
+    split = Split("ties", Sequences([]), cases, np.ones(1000, dtype=bool), "")
     found = evaluate(Given(np.zeros((500, 1000), dtype=np.float32)), split, (100,))
     assert 0.05 < found.values["Recall@100"] < 0.15
 

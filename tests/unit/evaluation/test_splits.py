@@ -34,8 +34,8 @@ def events_before(interactions, cut):
 def test_time_split_by_hand():
     found = of([[1, 2, 1, 3, 4], [5, 6], [7, 7]], [[0, 1, 2, 8, 9], [3, 9], [8, 9]])
     split = time_split(found, 0.5)  # 5 of 9 events are at or after 8
-    assert [row.tolist() for row in split.train] == [[1, 2, 1], [5]]
-    assert [row.tolist() for row in split.train_timestamps] == [[0, 1, 2], [3]]
+    assert [row.tolist() for row in split.train.sequences] == [[1, 2, 1], [5]]
+    assert [row.tolist() for row in split.train.timestamps] == [[0, 1, 2], [3]]
     assert [(case.history.tolist(), case.relevant.tolist()) for case in split.cases] == [
         ([2, 1], [3, 4]),  # each item at its last place
         ([5], [6]),
@@ -51,10 +51,10 @@ def test_items_of_the_own_past_are_not_asked_for():
 def test_training_ends_before_the_first_thing_that_is_asked_for(shop):
     interactions = read_interactions(shop)
     split = time_split(interactions, 0.2)
-    last = max(int(times[-1]) for times in split.train_timestamps)
-    assert events_before(interactions, last + 1) == sum(len(row) for row in split.train)
+    last = max(int(times[-1]) for times in split.train.timestamps)
+    assert events_before(interactions, last + 1) == len(split.train.items)
     every = sum(map(len, interactions.sequences))
-    assert sum(map(len, split.train)) == pytest.approx(0.8 * every, abs=2)
+    assert len(split.train.items) == pytest.approx(0.8 * every, abs=2)
 
 
 def test_most_events_at_the_first_moment_still_leave_both_sides():
@@ -96,7 +96,7 @@ def test_cases_beyond_the_limit_are_sampled_by_seed(shop):
 def test_no_interaction_of_a_cold_item_is_learned_or_in_a_history(shop):
     full, among_new = cold_split(read_interactions(shop), 0.2, 0.2, 7)
     cold = among_new.candidates
-    assert not cold[np.concatenate(full.train)].any()
+    assert not cold[full.train.items].any()
     assert not cold[np.concatenate([case.history for case in full.cases])].any()
     assert cold[np.concatenate([case.relevant for case in full.cases])].all()
     assert full.candidates.all()
@@ -108,7 +108,7 @@ def test_cold_training_ends_at_the_cut_too(shop):
     interactions = read_interactions(shop)
     by_time = time_split(interactions, 0.2)
     by_item = cold_split(interactions, 0.2, 0.2, 7)[0]
-    last = [max(int(t[-1]) for t in split.train_timestamps) for split in (by_time, by_item)]
+    last = [max(int(t[-1]) for t in split.train.timestamps) for split in (by_time, by_item)]
     assert last[1] <= last[0]
 
 
@@ -119,7 +119,7 @@ def test_held_out_items_without_any_case_are_an_error():
 
 def baskets(rows, groups, n_items=10):
     sequences = [np.array(row, dtype=np.int64) for row in rows]
-    return Interactions(n_items, sequences, None, np.array(groups, dtype=np.int64))
+    return Interactions(sequences, n_items=n_items, groups=np.array(groups, dtype=np.int64))
 
 
 def test_no_group_of_baskets_is_torn_apart():
@@ -127,9 +127,10 @@ def test_no_group_of_baskets_is_torn_apart():
     found = baskets(rows, [number // 4 for number in range(40)])
     for seed in range(5):
         split = basket_split(found, 0.25, seed)[0]
-        assert len(split.train) == 28  # three groups of four are the first to reach a quarter
+        # Three groups of four are the first to reach a quarter.
+        assert len(split.train.sequences) == 28
         rows_of = {id(basket): row for row, basket in enumerate(found.sequences)}
-        kept = [rows_of[id(basket)] for basket in split.train]
+        kept = [rows_of[id(basket)] for basket in split.train.sequences]
         assert len({row // 4 for row in kept}) == 7
 
 
@@ -291,17 +292,17 @@ SETTINGS = RetrainSettings(min_cases=30)
 
 def test_cases_are_of_the_newest_days_and_training_is_before_them() -> None:
     split = newest_split(daily_shoppers(), 0, SETTINGS, 0)
-    assert split.train_timestamps is not None
+    assert split.train.timestamps is not None
     cut = 7 * DAY + 59
-    assert max(times[-1] for times in split.train_timestamps) < cut
+    assert max(times[-1] for times in split.train.timestamps) < cut
     assert len(split.cases) == 60
     assert all(len(case.history) >= 7 for case in split.cases)
 
 
 def test_what_the_served_version_has_seen_is_no_case() -> None:
     split = newest_split(daily_shoppers(), 8 * DAY + 59, SETTINGS, 0)
-    assert split.train_timestamps is not None
-    assert max(times[-1] for times in split.train_timestamps) == 8 * DAY + 59
+    assert split.train.timestamps is not None
+    assert max(times[-1] for times in split.train.timestamps) == 8 * DAY + 59
     assert all(len(case.relevant) == 1 for case in split.cases)
 
 
@@ -314,4 +315,4 @@ def test_too_few_cases_decide_nothing(after: int) -> None:
 
 def test_baskets_have_no_newest_days() -> None:
     with pytest.raises(EvidenceError, match="no events with times"):
-        newest_split(Interactions(3, [np.arange(3)], None, np.arange(1)), 0, SETTINGS, 0)
+        newest_split(baskets([[0, 1, 2]], [0]), 0, SETTINGS, 0)

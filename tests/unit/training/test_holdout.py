@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.config import BlendSettings
 from newshelf.evaluation.splits import Holdout
 from newshelf.training.signals import hold_out
@@ -32,7 +33,7 @@ def held(sequences=SHOPPERS, stamps=STAMPS, seed=0, **changed) -> Holdout:
     settings = BlendSettings(
         **{"held_out": 0.25, "dropped_items": 0.2, "max_cases": 10_000} | changed
     )
-    return hold_out(sequences, stamps, ITEMS, settings, np.random.default_rng(seed))
+    return hold_out(Sequences(sequences, stamps), ITEMS, settings, np.random.default_rng(seed))
 
 
 def items_of(sequences) -> set[int]:
@@ -44,12 +45,13 @@ def test_time_is_cut_and_the_past_is_all_that_came_before():
     cut = np.quantile(np.concatenate(STAMPS), 0.75, method="higher")
     past = [(s[t < cut], t[t < cut]) for s, t in zip(SHOPPERS, STAMPS, strict=True)]
     past = [(s, t) for s, t in past if len(s)]
-    assert len(found.train) == len(found.timestamps) == len(past)
-    for sequence, times, (items, stamps) in zip(found.train, found.timestamps, past, strict=True):
+    train, timestamps = found.train.sequences, found.train.timestamps
+    assert len(train) == len(timestamps) == len(past)
+    for sequence, times, (items, stamps) in zip(train, timestamps, past, strict=True):
         np.testing.assert_array_equal(sequence, items)
         np.testing.assert_array_equal(times, stamps)
     total = sum(len(s) for s in SHOPPERS)
-    later = total - sum(len(s) for s in found.train)
+    later = total - len(found.train.items)
     assert 0.2 * total < later <= 0.25 * total + 1
 
 
@@ -72,14 +74,14 @@ def test_a_case_asks_for_what_a_shopper_took_after_the_cut_and_not_before():
 def test_dropped_items_are_asked_for_and_nowhere_else(sequences, stamps):
     found = held(sequences, stamps)
     known = items_of(sequences)
-    lost = known - items_of(found.train)
+    lost = known - items_of(found.train.sequences)
     plain = held(sequences, stamps, dropped_items=0.0)
     assert len(lost) >= int(0.2 * len(known))
     assert not lost & items_of(case.history for case in found.cases)
     asked = items_of(case.relevant for case in found.cases)
     assert len(lost & asked) > 5
     # Some had no behaviour but after the cut; the others were taken away.
-    assert len(lost - (known - items_of(plain.train))) > 5
+    assert len(lost - (known - items_of(plain.train.sequences))) > 5
 
 
 @pytest.mark.parametrize(("sequences", "stamps"), [(SHOPPERS, STAMPS), (BASKETS, None)])
@@ -93,9 +95,9 @@ def test_every_case_can_be_answered(sequences, stamps):
 
 def test_a_basket_is_held_out_whole_and_each_of_its_items_asked_for():
     found = held(BASKETS, None, dropped_items=0.0)
-    assert found.timestamps is None
+    assert found.train.timestamps is None
     away = Counter(tuple(s.tolist()) for s in BASKETS)
-    away.subtract(tuple(s.tolist()) for s in found.train)
+    away.subtract(tuple(s.tolist()) for s in found.train.sequences)
     assert 20 <= away.total() <= 30
     expected = sorted(
         (s[:place] + s[place + 1 :], s[place])
@@ -116,11 +118,11 @@ def test_near_copies_stay_on_one_side():
         baskets += [whole, *(np.delete(whole, place) for place in range(4))]
     for seed in range(5):
         found = held(baskets, None, seed, dropped_items=0.0, held_out=0.3)
-        rooms = {int(s[0]) // 6 for s in found.train}
+        rooms = {int(s[0]) // 6 for s in found.train.sequences}
         asked = {int(case.relevant[0]) // 6 for case in found.cases}
         assert not rooms & asked
         assert len(asked) == 3
-        assert len(found.train) == 5 * 7
+        assert len(found.train.sequences) == 5 * 7
 
 
 def test_baskets_that_share_little_are_told_apart():
@@ -136,7 +138,7 @@ def test_baskets_that_share_little_are_told_apart():
     pairs = set()
     for seed in range(10):
         found = held(baskets, None, seed, dropped_items=0.0, held_out=0.5)
-        kept = {tuple(s.tolist()) for s in found.train}
+        kept = {tuple(s.tolist()) for s in found.train.sequences}
         pairs |= {
             (tuple(small.tolist()) in kept, tuple(large.tolist()) in kept)
             for small, large in zip(baskets[1::4], baskets[2::4], strict=True)
@@ -160,7 +162,7 @@ def test_of_many_cases_a_random_part_is_kept():
 def test_the_generator_decides(sequences, stamps):
     def told(found: Holdout) -> list[list[list[int]]]:
         cases = [[*case.history.tolist(), -1, *case.relevant.tolist()] for case in found.cases]
-        return [[s.tolist() for s in found.train], cases]
+        return [[s.tolist() for s in found.train.sequences], cases]
 
     assert told(held(sequences, stamps, 3)) == told(held(sequences, stamps, 3))
     assert told(held(sequences, stamps, 3)) != told(held(sequences, stamps, 4))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.evaluation.baselines import keep_strongest
 from newshelf.nn.blend import Blend, content_neighbours
 from newshelf.nn.blend_lookup import BlendLookup
@@ -27,7 +28,7 @@ NEIGHBOURS = content_neighbours(
 
 
 def taken(timestamps=None, half_life_days: float = 60, sequences=SEQUENCES):
-    return incidence_matrix(sequences, timestamps, ITEMS, half_life_days)
+    return incidence_matrix(Sequences(sequences, timestamps), ITEMS, half_life_days)
 
 
 def ease(incidence: np.ndarray, ridge: float) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What robots, one in a hundred units, can do to a chosen product in retrained rankings."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,9 +68,8 @@ def tables(*parts: pd.DataFrame) -> Tables:
 
 def rank(interactions: Interactions, histories: list[np.ndarray]) -> float:
     """Return the mean rank of the chosen product."""
-    ranking = train_ranking(
-        EMBEDDINGS, interactions.sequences, interactions.timestamps, SETTINGS, Run(1, quiet=True)
-    )
+    alike = replace(interactions, weights=None)
+    ranking = train_ranking(EMBEDDINGS, alike, SETTINGS, Run(1, quiet=True))
     scores = BlendRanker(ranking, EMBEDDINGS).scores(histories)
     return float((scores > scores[:, [CHOSEN]]).sum(axis=1).mean())
 

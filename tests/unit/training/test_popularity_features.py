@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.nn.blend import content_neighbours
 from newshelf.training.signals import popularity_features
 
@@ -35,7 +36,7 @@ def alike(item: int, counts: list[int]) -> float:
 
 
 def test_with_time_windows_are_counted():
-    features = popularity_features(SEQUENCES, STAMPS, NEIGHBOURS)
+    features = popularity_features(Sequences(SEQUENCES, STAMPS), NEIGHBOURS)
     assert set(features) == {
         "new",
         "popularity_14d",
@@ -61,7 +62,7 @@ def test_with_time_windows_are_counted():
 
 
 def test_without_time_all_baskets_are_counted():
-    features = popularity_features(SEQUENCES, None, NEIGHBOURS)
+    features = popularity_features(Sequences(SEQUENCES), NEIGHBOURS)
     assert set(features) == {"new", "popularity", "popularity_alike"}
     counts = [shoppers(item, -1) for item in range(ITEMS)]
     for item in range(ITEMS):
@@ -71,7 +72,7 @@ def test_without_time_all_baskets_are_counted():
 
 @pytest.mark.parametrize("stamps", [STAMPS, None])
 def test_a_new_item_has_nothing_of_its_own(stamps):
-    features = popularity_features(SEQUENCES, stamps, NEIGHBOURS)
+    features = popularity_features(Sequences(SEQUENCES, stamps), NEIGHBOURS)
     assert np.flatnonzero(features["new"]).tolist() == [10, 11]
     for name, values in features.items():
         assert values.shape == (ITEMS,)
@@ -82,6 +83,6 @@ def test_a_new_item_has_nothing_of_its_own(stamps):
 
 
 def test_without_any_sequence_all_is_new():
-    features = popularity_features([], None, NEIGHBOURS)
+    features = popularity_features(Sequences([]), NEIGHBOURS)
     assert features["new"].all()
     assert not features["popularity"].any()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.config import BlendSettings, ScorerSettings
 from newshelf.errors import TrainingError
 from newshelf.training import ranking as module
@@ -51,8 +52,7 @@ def stamped(baskets: list[np.ndarray], step: int) -> list[np.ndarray]:
 def trained(said, *, baskets=BASKETS, timestamps=None, settings=SETTINGS, **run) -> Ranking:
     return train_ranking(
         EMBEDDINGS,
-        baskets,
-        timestamps,
+        Sequences(baskets, timestamps),
         settings,
         Run(**{"seed": 1, "console": said.console, **run}),
     )
@@ -60,7 +60,7 @@ def trained(said, *, baskets=BASKETS, timestamps=None, settings=SETTINGS, **run)
 
 @pytest.fixture(scope="module")
 def blended() -> Ranking:
-    return train_ranking(EMBEDDINGS, BASKETS, None, SETTINGS, Run(1, quiet=True))
+    return train_ranking(EMBEDDINGS, Sequences(BASKETS), SETTINGS, Run(1, quiet=True))
 
 
 def partner_found(ranker: BlendRanker) -> float:
@@ -135,8 +135,9 @@ def told_of(monkeypatch) -> dict[str, list]:
     """What the loops were given, by their name."""
     given = {}
 
-    def note(_embeddings, sequences, *, ordered, name="scorer", **_others):
-        given[name] = [ordered, [sequence.tolist() for sequence in sequences]]
+    def note(_embeddings, data, *_others, name="scorer", **_more):
+        sequences = [sequence.tolist() for sequence in data.sequences]
+        given[name] = [data.timestamps is not None, sequences]
         raise InterruptedError
 
     monkeypatch.setattr(module, "train_scorer", note)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.config import ScorerSettings, Settings
 from newshelf.errors import TrainingError
 from newshelf.nn.scorer import SiameseScorer
@@ -22,6 +23,11 @@ from newshelf.training.siamese import _Batch, _loss, _Sampler, score_all, train_
 WORLD_ITEMS, WIDTH, TASTE = 240, 48, 4
 TRAINED_ON = 180
 SETTINGS = ScorerSettings(width=16, epochs=10, batch_size=64, learning_rate=3e-3)
+
+
+def of(sequences: list[np.ndarray], ordered: bool = True) -> Sequences:
+    """Of shoppers who came back each second, or baskets."""
+    return Sequences(sequences, [np.arange(len(one)) for one in sequences] if ordered else None)
 
 
 def naive_loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> float:
@@ -56,7 +62,7 @@ def test_the_loss_equals_the_loop(ordered):
     scorer = SiameseScorer(ScorerSpec(width=8, hidden=16), WIDTH, temperature=0.5).eval()
     rng = np.random.default_rng(0)
     sequences = [rng.permutation(40)[: 2 + at % 5].astype(np.int64) for at in range(12)]
-    sampler = _Sampler(sequences, embeddings, ordered, ScorerSettings(batch_size=6))
+    sampler = _Sampler(of(sequences, ordered), embeddings, ScorerSettings(batch_size=6))
     batch = next(iter(sampler.batches(0, torch.Generator().manual_seed(0))))
     assert batch.masked.any()
     expected = naive_loss(scorer, embeddings, batch)
@@ -71,7 +77,7 @@ def test_the_gradients_are_those_of_the_whole_batch(rows, monkeypatch):
     scorer = SiameseScorer(ScorerSpec(width=8, hidden=16), WIDTH, temperature=0.5).double().eval()
     rng = np.random.default_rng(0)
     sequences = [rng.permutation(90)[: 2 + at].astype(np.int64) for at in range(40)]
-    sampler = _Sampler(sequences, embeddings, True, ScorerSettings(batch_size=rows))
+    sampler = _Sampler(of(sequences), embeddings, ScorerSettings(batch_size=rows))
     batch = next(iter(sampler.batches(0, torch.Generator().manual_seed(0))))
     found = []
     for parts in (8, 1):
@@ -120,9 +126,7 @@ def new_items_auc(scores: np.ndarray, liking: np.ndarray) -> float:
 def test_a_linear_taste_is_learned_for_items_never_seen(world, said, ordered):
     embeddings, sequences, liking = world
     learn = sequences[:180]
-    result = train_scorer(
-        embeddings, learn, ordered=ordered, settings=SETTINGS, run=Run(1, said.console)
-    )
+    result = train_scorer(embeddings, of(learn, ordered), SETTINGS, Run(1, said.console))
     asked = sequences[180:]
     learned = new_items_auc(score_all(result.scorer, embeddings, asked), liking[180:])
     plain = torch.stack([embeddings[history].mean(dim=0) for history in asked]) @ embeddings.T
@@ -139,13 +143,7 @@ def test_the_seed_decides_everything(world, said):
     embeddings, sequences, _ = world
     settings = SETTINGS.model_copy(update={"epochs": 1})
     first, again, other = (
-        train_scorer(
-            embeddings,
-            sequences[:60],
-            ordered=True,
-            settings=settings,
-            run=Run(seed, said.console),
-        )
+        train_scorer(embeddings, of(sequences[:60]), settings, Run(seed, said.console))
         for seed in (1, 1, 2)
     )
     assert first.losses == again.losses != other.losses
@@ -158,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_the_training(world, said):
     broken = embeddings.clone()
     broken[sequences[0][0]] = float("nan")
     with pytest.raises(TrainingError, match="loss became nan"):
-        train_scorer(broken, sequences, ordered=False, settings=SETTINGS, run=Run(1, said.console))
+        train_scorer(broken, Sequences(sequences), SETTINGS, Run(1, said.console))
 
 
 @torch.no_grad()
@@ -198,9 +196,7 @@ def test_two_threads_that_add_to_the_same_rows_learn_the_same_each_time(said):
     sequences = [rng.permutation(60)[:40].astype(np.int64) for _ in range(100)]
     settings = ScorerSettings(width=64, epochs=1, batch_size=256)
     first, second = (
-        train_scorer(
-            embeddings, sequences, ordered=False, settings=settings, run=Run(1, said.console)
-        )
+        train_scorer(embeddings, Sequences(sequences), settings, Run(1, said.console))
         for _ in range(2)
     )
     assert first.losses == second.losses
@@ -220,7 +216,7 @@ EMBEDDINGS = F.normalize(torch.randn(ITEMS, 8, generator=torch.Generator().manua
 
 def sampler(ordered: bool, sequences=SEQUENCES, **settings) -> _Sampler:
     chosen = ScorerSettings(**{"batch_size": 16, **settings})
-    return _Sampler(sequences, EMBEDDINGS, ordered, chosen)
+    return _Sampler(of(sequences, ordered), EMBEDDINGS, chosen)
 
 
 def batches(source: _Sampler, number: int = 0, seed: int = 0) -> list[_Batch]:

@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
+from newshelf.catalog.interactions import Sequences
 from newshelf.config import BlendSettings
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import Case
@@ -222,7 +223,9 @@ def siamese(scorer) -> np.ndarray:
 
 
 def signals_of(stamps=STAMPS) -> Signals:
-    return make_signals(EMBEDDINGS, SEQUENCES[150:], stamps and stamps[150:], BlendSettings())
+    return make_signals(
+        EMBEDDINGS, Sequences(SEQUENCES[150:], stamps and stamps[150:]), BlendSettings()
+    )
 
 
 @pytest.mark.parametrize("stamps", [STAMPS, None])

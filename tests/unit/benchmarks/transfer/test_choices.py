@@ -12,6 +12,7 @@ from benchmarks.methods.adapt.source_only import DEFAULT, METHODS
 from benchmarks.transfer import episodes, home, jewellery, maml, office, wild
 from benchmarks.transfer.episodes import BASELINES, TOGETHER, WITH_TITLE, Method, _measure
 from benchmarks.transfer.jewellery import _DEVELOPMENT, _drawn, _Shelf
+from newshelf.catalog.interactions import Sequences
 from newshelf.evaluation.types import Case, Split
 from newshelf.training.adaptation import AdaptSettings
 
@@ -131,7 +132,7 @@ def test_a_variant_has_title_and_description_of_what_is_known():
     )
     designs, titles = home._families(items)
     case = Case(np.array([0]), np.array([1]))
-    split = Split("all", [np.array([0])], [case], np.ones(5, bool), "")
+    split = Split("all", Sequences([np.array([0])]), [case], np.ones(5, bool), "")
     assert home._unknown(designs, split).tolist() == [False, False, True, True, True]
     assert home._unknown(titles, split).tolist() == [False, False, False, True, True]
 

@@ -25,8 +25,8 @@ def test_each_kind_is_trained_under_its_setting(monkeypatch, default):
     def embedded(context, catalog, seed):
         return context.settings.fusion, None
 
-    def train_ranking(embeddings, sequences, timestamps, settings, run):
-        assert sequences == [[1, 2]]
+    def train_ranking(embeddings, data, settings, run):
+        assert data == [[1, 2]]
         assert embeddings.modality_dropout == 0.3
         return Trained(embeddings.kind, run.seed)
 
@@ -35,7 +35,7 @@ def test_each_kind_is_trained_under_its_setting(monkeypatch, default):
     settings = Settings(fusion=FusionSettings(kind=default, modality_dropout=0.3))
     nowhere = Path("nowhere")
     context = TransferContext(nowhere, None, nowhere, nowhere, (4,), Console(quiet=True), settings)
-    split = SimpleNamespace(train=[[1, 2]], train_timestamps=None)
+    split = SimpleNamespace(train=[[1, 2]])
     found = ranking.by_fusion(context, None, split, 4)
     assert [ranker.name for ranker in found] == ["early", "late", "attention"]
     assert [ranker.ranking for ranker in found] == [Trained(ranker.name, 4) for ranker in found]

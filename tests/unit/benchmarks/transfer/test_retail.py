@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.transfer.retail import Asked, weighed_by_answers
+from newshelf.catalog.interactions import Sequences
 from newshelf.config import BlendSettings, ScorerSettings
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.types import Case, Split
@@ -25,7 +26,7 @@ def split() -> Split:
         near = np.argsort(-(vectors @ vectors[RNG.integers(ITEMS)]))
         train.append(near[1:4])
         cases.append(Case(near[1:4], near[:1]))
-    return Split("all", train, cases, EVERY, "all items")
+    return Split("all", Sequences(train), cases, EVERY, "all items")
 
 
 def embeddings() -> torch.Tensor:
@@ -34,7 +35,8 @@ def embeddings() -> torch.Tensor:
 
 def test_what_is_asked_for_is_counted():
     cases = [Case(np.array([0]), np.array(asked)) for asked in ([3], [3, 5], [5, 3, 7])]
-    scores = Asked(Split("all", [np.array([0])], cases, EVERY, "")).scores([np.array([0])] * 2)
+    train = Sequences([np.array([0])])
+    scores = Asked(Split("all", train, cases, EVERY, "")).scores([np.array([0])] * 2)
     assert scores.shape == (2, ITEMS)
     assert scores[1, [3, 5, 7]].tolist() == [3, 2, 1]
     assert scores.sum() == 12
@@ -44,7 +46,7 @@ def test_weights_fitted_on_the_answers_rank_better_than_wrong_ones():
     asked = split()
     torch.manual_seed(0)
     scorer = SiameseScorer(ScorerSpec(width=4), 8).eval()
-    signals = make_signals(embeddings(), asked.train, None, BlendSettings())
+    signals = make_signals(embeddings(), asked.train, BlendSettings())
     wrong = signals.weighed(dict.fromkeys(signals.names, 0.0) | {"content": -1.0})
     served = BlendRanker(Ranking(scorer, wrong, []), embeddings())
     refitted = weighed_by_answers(served, asked, ScorerSettings().blend)

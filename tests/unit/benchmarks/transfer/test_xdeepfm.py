@@ -46,8 +46,8 @@ def test_what_was_kept_back_is_the_test(context):
     shop = read_shop(context, "retail")
     assert shop.cut == CUT
     split = time_case_split(shop, 100, seed=0)
-    assert sum(map(len, split.train)) == 20
-    assert max(int(times.max()) for times in split.train_timestamps) < CUT
+    assert sum(map(len, split.train.sequences)) == 20
+    assert max(int(times.max()) for times in split.train.timestamps) < CUT
     asked = {tuple(case.history.tolist()): case.relevant.tolist() for case in split.cases}
     assert asked == {(u, (u + 1) % 10): [(u + 2) % 10] for u in range(10)}
     assert len(time_case_split(shop, 3, seed=0).cases) == 3
@@ -57,7 +57,7 @@ def test_without_anything_kept_back_the_latest_are_the_test(context):
     context.kept_back_catalog = lambda name: None
     shop = read_shop(context, "retail")
     assert shop.cut == 81
-    assert sum(map(len, time_case_split(shop, 100, seed=0).train)) == 17
+    assert sum(map(len, time_case_split(shop, 100, seed=0).train.sequences)) == 17
 
 
 def test_rows_of_the_test_have_later_histories_but_no_later_knowledge(context):
