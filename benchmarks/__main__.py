@@ -252,6 +252,41 @@ def shelf(
 
 
 @app.command()
+def retrain(
+    only: Only = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Drawn shops of each task.")] = 3,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="A folder of catalogues, of which `robots-retail` reads one.",
+            show_default="../shared/data next to the repository",
+        ),
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Simulate weeks of retraining, worse candidates, and robots that act as shoppers.
+
+    Prints what is gained or lifted, and writes the report. An interrupted run resumes at the next
+    part. Exit code 1 when a task failed; a goal that was not reached is a result.
+
+    Example: `./run bench retrain --only weeks --seeds 1`
+    """
+    from benchmarks.retrain.command import run
+    from newshelf.cli.console import make_console
+    from newshelf.cli.pipeline import settings_from
+    from newshelf.training.backbone import set_up_torch
+
+    settings = settings_from(None)
+    set_up_torch(settings)
+    code = run(
+        only or (), seeds=seeds, data=data, out=out, settings=settings, console=make_console()
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def supervision(
     rounds: Annotated[int, typer.Option(min=1, help="Kills of each process.")] = 10,
     per_second: Annotated[float, typer.Option(min=1, help="Recommendations per second.")] = 50.0,

@@ -1,10 +1,11 @@
 """Stored records: the last result of each task, with versions, hardware and command."""
 
+import hashlib
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -58,6 +59,27 @@ def commit() -> str | None:
     # Results in docs change with every task; they are not sources.
     changed = _git("status", "--porcelain", "--", "*.py", "*.toml", "requirements.lock")
     return f"{head}+" if changed else head
+
+
+Values = dict[str, Any]
+"""What is measured at once, as JSON has it."""
+
+
+def measured_once(
+    folder: Path, name: str, measure: Callable[[], Values], data: Path | None = None
+) -> Values:
+    """Return the values of ``measure``, kept for unchanged sources of one commit and ``data``."""
+    sources = commit()
+    if sources is None or sources.endswith("+"):
+        return measure()
+    read = "" if data is None else data.resolve()
+    run = hashlib.sha256(f"{sources} {read}".encode()).hexdigest()[:12]
+    path = folder / f"{name}-{run}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, measure())
+    values: Values = read_json(path)
+    return values
 
 
 def shown_path(path: Path) -> str:

@@ -12,7 +12,7 @@ from loadtest.incidents import Incident
 from loadtest.record import RunRecord, ServerSample
 from loadtest.timeline import Latencies, Timeline, Totals
 from loadtest.tuning.slo import LatencyLimit
-from newshelf.report.plots import COLOURS, MUTED, legend_right, log_y, new_figure, save, style_axes
+from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
 
 _WIDTH, _HEIGHT = 9.6, 3.4
 _INCIDENT = "#d55e00"
@@ -28,6 +28,22 @@ _MAX_MARKED_SECONDS = 120
 """Markers of longer runs would overlap."""
 _BATCH_SIZES = {1: "1", 2: "2", 5: "3–5", 7: "6–7", 10: "8–10"}
 """Buckets of TorchServe's histogram."""
+
+
+_LABELLED_RANGE = 30
+"""Axes that span less label their minor ticks too: powers of ten alone are too few."""
+
+
+def log_y(axes: Axes) -> None:
+    """Make the y axis logarithmic, with plain numbers. Call after plotting."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    low, high = axes.get_ylim()
+    if high / low < _LABELLED_RANGE:
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.grid(axis="y", which="minor", color="#e6e8ec", linewidth=0.8)
+    else:
+        axes.yaxis.set_minor_formatter("")
 
 
 def draw_latency(timeline: Timeline, found: Sequence[Incident], path: Path) -> None:

@@ -190,6 +190,8 @@ class ScorerSettings(StrictModel):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     hard_negatives: Annotated[int, Field(ge=0, le=50)] = 1
     """Neighbours of each positive that are used as negatives."""
+    newcomer_days: Annotated[float, Field(ge=0)] = 7.0
+    """Days in which a shopper is a newcomer, bounded by what others do; 0 bounds nothing."""
     blend: BlendSettings = BlendSettings()
 
 

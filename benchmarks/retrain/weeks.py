@@ -1,25 +1,29 @@
-"""Simulated weeks with a new category each: ``python -m benchmarks.retrain.weeks``.
+"""Simulated weeks with a new category each, and worse candidates at the gate.
 
 Products are unit vectors around their category's centre, shoppers like some categories. Every week
-a category opens, and 40 % of what is taken is of the two newest. One shop never retrains, the other
-does as ``./run retrain``: from the served scorer, behind the gate on the newest two days.
+a category opens that looks partly like an earlier one, and 40 % of what is taken is of the two
+newest. One shop never retrains, the other does as ``./run retrain``: from the served scorer, behind
+the gate on the newest two days.
 """
 
-import json
-import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 
+from benchmarks.records import Values
+from benchmarks.results import Goal, Row, TaskResult
+from benchmarks.retrain.command import RetrainContext
 from export.gate import carried_over, compare_on, judge
 from newshelf.catalog.interactions import Interactions, Sequences
 from newshelf.config import BlendSettings, RetrainSettings, ScorerSettings
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.splits import newest_split
 from newshelf.evaluation.types import Case, Split
+from newshelf.report.plots import Line, draw_lines
 from newshelf.training.ranking import BlendRanker, Ranking, train_ranking
 from newshelf.training.run import Run
 
@@ -27,12 +31,18 @@ _DAY_S = 86_400
 _WEEK_S = 7 * _DAY_S
 _OLD, _PRODUCTS, _WIDTH = 6, 40, 64
 """Categories at the beginning, products of each, width of the vectors."""
-_SHOPPERS, _SHARE = 500, 0.4
+_SHOPPERS, _SHARE = 1200, 0.4
 """Shoppers, and the share of what they take that is of new categories."""
+_WEEKS = 4
+_ALIKE = 0.6
+"""What a new category's centre has of an earlier one's."""
 _SETTINGS = ScorerSettings(
     width=32, epochs=4, max_steps=80, batch_size=128, blend=BlendSettings(max_cases=300)
 )
 _GATE = RetrainSettings()
+_CANDIDATES, _DRAWS, _DRAWN = 20, 10, 200
+"""Worse candidates, and for each the draws of cases and their number."""
+_NEVER, _AGAIN = "never retrained", "retrained"
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ def make_world(weeks: int, seed: int) -> World:
     rng = np.random.default_rng(seed)
     count = _OLD + weeks
     centres = rng.normal(size=(count, _WIDTH))
+    centres[_OLD:] = _ALIKE * centres[rng.integers(_OLD, size=weeks)] + 0.8 * centres[_OLD:]
     category = np.repeat(np.arange(count), _PRODUCTS)
     vectors = centres[category] + 0.8 * rng.normal(size=(len(category), _WIDTH))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -128,12 +139,12 @@ def newest_products(world: World, week: int) -> Split:
     return Split("new products", Sequences([]), cases, np.ones(count, dtype=np.bool_), "")
 
 
-def simulate(weeks: int, seed: int) -> list[dict[str, float]]:
-    """Return NDCG@10 of new products by week, never retrained and retrained."""
+def simulate(weeks: int, seed: int) -> Values:
+    """Return NDCG@10 of new products by week, never retrained and retrained, and the gate's."""
     world = make_world(weeks + 1, seed)
     first = train(world, world.until(4 * _WEEK_S), 0, None, seed)
     served, trained, seen_s = first, 0, 4 * _WEEK_S
-    rows = []
+    ndcg: Values = {_NEVER: [], _AGAIN: [], "passed": []}
     for week in range(1, weeks + 1):
         end = (4 + week) * _WEEK_S
         every = world.until(end)
@@ -147,43 +158,95 @@ def simulate(weeks: int, seed: int) -> list[dict[str, float]]:
         if passed:
             served, trained, seen_s = train(world, every, week, served, seed + week), week, end
         cases = newest_products(world, week)
-        never, again = (
-            evaluate(one, cases, (10,)).values["NDCG@10"]
-            for one in (
-                ranker(world, first, 0, week, "never"),
-                ranker(world, served, trained, week, "again"),
-            )
-        )
-        rows.append({"week": week, "passed": passed, "never": never, "retrained": again})
-        print(json.dumps({"seed": seed} | rows[-1]), flush=True)
-    return rows
+        for name, one, until in ((_NEVER, first, 0), (_AGAIN, served, trained)):
+            metrics = evaluate(ranker(world, one, until, week, name), cases, (10,))
+            ndcg[name].append(metrics.values["NDCG@10"])
+        ndcg["passed"].append(bool(passed))
+    return ndcg
 
 
-def trials(count: int, seed: int) -> int:
-    """Return how many of ``count`` candidates that learned from a tenth pass the gate."""
+def run(context: RetrainContext) -> TaskResult:
+    """Simulate the weeks once per seed."""
+    torch.set_num_threads(1)
+    seeds = []
+    for seed in context.seeds:
+        context.console.print(f"weeks, seed {seed}")
+        seeds.append(context.measured(f"weeks-{seed}", partial(simulate, _WEEKS, seed)))
+    weeks = range(1, _WEEKS + 1)
+    ndcg = {name: np.array([seed[name] for seed in seeds]) for name in (_NEVER, _AGAIN)}
+    plot = context.figures / "weeks.png"
+    lines = {name: Line(weeks, of.mean(0), of.std(0)) for name, of in ndcg.items()}
+    draw_lines({"": lines}, plot, xlabel="week", ylabel="NDCG@10 of new products")
+    passed = sum(sum(seed["passed"]) for seed in seeds)
+    return TaskResult(
+        task="weeks",
+        title="Weeks with a new category each",
+        protocol=(
+            f"{_OLD} categories of {_PRODUCTS} products, {_SHOPPERS} shoppers, four weeks of "
+            f"history. Then a category opens every week, {_ALIKE:.0%} of whose centre is that of "
+            f"an earlier one, and {_SHARE:.0%} of what is taken is of the two newest. One shop "
+            "never retrains. The other retrains every week as `./run retrain` does, with the "
+            f"default gate (`better`, {_GATE.gate_days:g} newest days, but from 30 cases), "
+            "without a rollout. Measured on the new categories' products in the following week."
+        ),
+        rows=[
+            Row(f"NDCG@10, week {week}", name, of[:, week - 1].tolist(), name == _NEVER)
+            for week in weeks
+            for name, of in ndcg.items()
+        ],
+        goals=[Goal(f"NDCG@10, week {_WEEKS}", 1.2, "times")],
+        notes=[
+            f"The gate let {passed} of {_WEEKS * len(seeds)} candidates pass. After a week in "
+            "which it refuses, the products of that week stay as badly ranked as without "
+            "retraining.",
+        ],
+        figures={"NDCG@10 of the new categories' products by week": plot},
+        percent=False,
+    )
+
+
+def run_worse(context: RetrainContext) -> TaskResult:
+    """Compare worse candidates with the served version, once per seed."""
+    torch.set_num_threads(1)
+    count = _CANDIDATES * _DRAWS
+    seeds = []
+    for seed in context.seeds:
+        context.console.print(f"worse candidates, seed {seed}")
+        seeds.append(context.measured(f"worse-{seed}", partial(trials, seed)))
+    measure = f"worse candidates promoted, of {count}"
+    return TaskResult(
+        task="worse",
+        title="Worse candidates",
+        protocol=(
+            "Candidates that learned from a tenth of the shoppers are compared with a version "
+            f"that learned from all: {_CANDIDATES} candidates, {_DRAWS} draws of {_DRAWN} cases "
+            "of the newest two days each."
+        ),
+        rows=[Row(measure, f"gate {gate}", [seed[gate] for seed in seeds]) for gate in seeds[0]],
+        goals=[Goal(measure, 0.0, method="gate better")],
+        percent=False,
+        lower_is_better=[measure],
+    )
+
+
+def trials(seed: int) -> Values:
+    """Return how many candidates that learned from a tenth pass the gate, by gate."""
     world = make_world(1, seed)
     every = world.until(4 * _WEEK_S)
     split = newest_split(every, 0, _GATE.model_copy(update={"min_cases": 30}), seed)
     whole, stamps = split.train.sequences, split.train.timestamps or []
     every_product = np.ones(_OLD * _PRODUCTS, dtype=np.bool_)
     now = ranker(world, train(world, split.train, 0, None, seed), 0, 0, "served")
-    passed, rng = 0, np.random.default_rng(seed)
-    for number in range(0, count, 10):
+    passed, rng = dict.fromkeys(("better", "no-worse"), 0), np.random.default_rng(seed)
+    for number in range(_CANDIDATES):
         few = rng.choice(len(whole), len(whole) // 10, replace=False)
         part = Sequences([whole[at] for at in few], [stamps[at] for at in few])
         new = ranker(world, train(world, part, 0, None, seed + number), 0, 0, "candidate")
-        for _ in range(10):
-            drawn = rng.choice(len(split.cases), min(200, len(split.cases)), replace=False)
+        for _ in range(_DRAWS):
+            drawn = rng.choice(len(split.cases), min(_DRAWN, len(split.cases)), replace=False)
             cases = [split.cases[at] for at in drawn]
             sample = Split("newest", split.train, cases, every_product, "")
             test = compare_on(sample, now, new)[1]
-            for gate in ("better", "no-worse"):
-                passed += judge(test, _GATE.model_copy(update={"gate": gate}))[0]
+            for gate in passed:
+                passed[gate] += int(judge(test, _GATE.model_copy(update={"gate": gate}))[0])
     return passed
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for drawn_seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
-        simulate(4, drawn_seed)
-    print(json.dumps({"worse candidates": 200, "passed either gate": trials(200, 0)}))

@@ -1,25 +1,19 @@
 """`./run bench transfer`: tasks, context and command."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from benchmarks.records import commit, versions
+from benchmarks.records import Values, measured_once, versions
 from benchmarks.report import Heading
 from benchmarks.suite import Suite, run_suite
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.config import Settings
 from newshelf.errors import SettingsError
-from newshelf.files import read_json, write_json
 from newshelf.pipeline.workspace import ROOT
 from newshelf.training.backbone import Backbone, build_backbone
-
-Values = dict[str, Any]
-"""Of one seed, as JSON has them."""
 
 TASKS: dict[str, str] = {
     "jewellery": "benchmarks.transfer.jewellery:run",
@@ -94,20 +88,8 @@ class TransferContext:
         )
 
     def measured(self, task: str, seed: int, measure: Callable[[], Values]) -> Values:
-        """Return the values of one seed, and keep them: a run that was interrupted resumes.
-
-        They are kept for unchanged sources of one commit and one ``data``.
-        """
-        sources = commit()
-        if sources is None or sources.endswith("+"):
-            return measure()
-        run = hashlib.sha256(f"{sources} {self.data.resolve()}".encode()).hexdigest()[:12]
-        path = self.work / "seeds" / f"{task}-{seed}-{run}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, measure())
-        values: Values = read_json(path)
-        return values
+        """Return the values of one seed, and keep them: a run that was interrupted resumes."""
+        return measured_once(self.work / "seeds", f"{task}-{seed}", measure, self.data)
 
 
 _DATA = ROOT.parent / "shared" / "data"

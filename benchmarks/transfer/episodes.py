@@ -22,8 +22,9 @@ from benchmarks.methods.meta.learners import (
 )
 from benchmarks.methods.meta.maml import EpisodeMaml, MamlLearner, classification_maml
 from benchmarks.methods.tower_stages import StageSettings
+from benchmarks.records import Values
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import TransferContext, Values
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.tower_features import cached_stage_features, whole_pictures
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.schema import category_levels

@@ -13,8 +13,9 @@ from torch.nn.functional import normalize
 
 from benchmarks.methods.adapt.projection import Projection
 from benchmarks.methods.adapt.source_only import DEFAULT, METHODS
+from benchmarks.records import Values
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import TransferContext, Values
+from benchmarks.transfer.command import TransferContext
 from benchmarks.transfer.domains import (
     draw_domains,
     draw_rows,

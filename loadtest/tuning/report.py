@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtest.plots import log_y
 from loadtest.tuning.points import with_point
 from loadtest.tuning.search import PointMeasurement, SearchResult, frontier
 from loadtest.tuning.slo import Slo
@@ -13,7 +14,7 @@ from loadtest.tuning.tune import PointLoad
 from newshelf.config import Settings
 from newshelf.files import write_aside, write_json
 from newshelf.report.page import ReportTable
-from newshelf.report.plots import COLOURS, MUTED, legend_right, log_y, new_figure, save, style_axes
+from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
 
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 _ROOM = 1.08

@@ -159,7 +159,13 @@ def learn_lexicon(products: Sequence[Texts]) -> Lexicon:
         for product in products
     ]
     for product, said in zip(products, checked, strict=True):
-        for attribute, value, key in _checkable(lexicon, product, said):
+        meanings = {
+            (mention.attribute, mention.value, phrase_key(text[mention.start : mention.end]))
+            for text in (product.title, product.description)
+            for mention in lexicon.find(text)
+            if mention.attribute in said
+        }
+        for attribute, value, key in meanings:
             found[attribute, value, key] += 1
             right[attribute, value, key] += fold(value) in said[attribute]
     counted = Lexicon([*_counted(words, found, right)], base.broader)
@@ -179,15 +185,6 @@ def accepted_values(lexicon: Lexicon, attribute: str, values: Iterable[str]) -> 
             name = lexicon.canonical(attribute, value)
             accepted |= {fold(name), *lexicon.implied(attribute, name)}
     return accepted
-
-
-def _checkable(lexicon: Lexicon, product: Texts, said: Mapping[str, set[str]]) -> set[_Meaning]:
-    return {
-        (mention.attribute, mention.value, phrase_key(text[mention.start : mention.end]))
-        for text in (product.title, product.description)
-        for mention in lexicon.find(text)
-        if mention.attribute in said
-    }
 
 
 def _counted(
@@ -313,12 +310,9 @@ _SCHEMA = pa.schema(
 
 def write_facts(facts: Sequence[Fact], path: Path) -> None:
     """Write the table atomically."""
-    columns = list(zip(*facts, strict=True)) or [()] * len(_SCHEMA)
-    arrays = [
-        pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)
-    ]
+    rows = [fact._asdict() for fact in facts]
     with write_aside(path) as aside:
-        pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), aside)
+        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), aside)
 
 
 def read_facts(path: Path) -> pa.Table:

@@ -93,16 +93,13 @@ class PhraseBook(Generic[Entry]):
     def _longest(self, text: str, tokens: Sequence[Token], at: int) -> PhraseMatch[Entry] | None:
         for length in self._lengths.get(tokens[at].key, ()):
             part = tokens[at : at + length]
-            if len(part) < length or not _is_one_phrase(text, part):
+            glued = all(_GLUE.fullmatch(text, one.end, two.start) for one, two in pairwise(part))
+            if len(part) < length or not glued:
                 continue
             entry = self._entries.get(tuple(token.key for token in part))
             if entry is not None:
                 return PhraseMatch(part[0].start, part[-1].end, at, at + length - 1, entry)
         return None
-
-
-def _is_one_phrase(text: str, part: Sequence[Token]) -> bool:
-    return all(_GLUE.fullmatch(text, before.end, after.start) for before, after in pairwise(part))
 
 
 def _folded(word: str) -> str:
@@ -202,7 +199,13 @@ class Lexicon:
         tokens = tokens_of(text)
         found = self._book.find(text, tokens)
         found = sorted([*found, *self._before_types(tokens, found)], key=lambda match: match.start)
-        return list(_mentions(match for match in found if not _negated(text, tokens, match)))
+        return [
+            Mention(match.start, match.end, *word[1:4])
+            for match in found
+            if not _negated(text, tokens, match)
+            for word in match.entry
+            if word.attribute != NOTHING
+        ]
 
     def _before_types(
         self, tokens: Sequence[Token], found: Sequence[PhraseMatch[list[Word]]]
@@ -257,14 +260,6 @@ def read_lexicon(path: Path) -> Lexicon:
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error!r}; train again") from error
     return Lexicon(body.words, body.broader)
-
-
-def _mentions(found: Iterable[PhraseMatch[list[Word]]]) -> Iterable[Mention]:
-    for match in found:
-        for word in match.entry:
-            if word.attribute == NOTHING:
-                continue
-            yield Mention(match.start, match.end, *word[1:4])
 
 
 def _negated(text: str, tokens: Sequence[Token], match: PhraseMatch[list[Word]]) -> bool:

@@ -12,7 +12,7 @@ around, and from a gazetteer of names in tagged titles, which alone is the basel
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -164,12 +164,11 @@ class Gazetteer:
 
     def longest_matches(self, title: str, least_share: float = 0.0) -> list[Match]:
         """Return the longest names of at least the share, left to right, without overlaps."""
-        ends: dict[int, Match] = {}
-        for match in self.all_matches(title):
-            if match.share >= least_share:
-                # The ends of one start are in increasing order.
-                ends[match.start] = match
-        return list(_from_left(ends.get(at) for at in range(len(title))))
+        found: list[Match] = []
+        for match in sorted(self.all_matches(title), key=lambda match: (match.start, -match.end)):
+            if match.share >= least_share and (not found or match.start >= found[-1].end):
+                found.append(match)
+        return found
 
     def features(self, title: str) -> list[list[str]]:
         """Return each character's features: neighbours, kinds, known names and place."""
@@ -192,14 +191,6 @@ class Gazetteer:
             rows[0].append("first")
             rows[-1].append("last")
         return rows
-
-
-def _from_left(matches: Iterable[Match | None]) -> Iterable[Match]:
-    end = 0
-    for match in matches:
-        if match is not None and match.start >= end:
-            yield match
-            end = match.end
 
 
 def _mark(rows: list[list[str]], match: Match, name: str) -> None:

@@ -37,8 +37,6 @@ COLOURS = (
 MUTED = "#c3c8d0"
 _GRID = "#e6e8ec"
 _DPI = 120
-_LABELLED_RANGE = 30
-"""Axes that span less label their minor ticks too: powers of ten alone are too few."""
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
@@ -59,18 +57,6 @@ def legend_right(axes: Axes) -> None:
     """Put the legend to the right of the axes, if anything is labelled."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
-def log_y(axes: Axes) -> None:
-    """Make the y axis logarithmic, with plain numbers. Call after plotting."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    low, high = axes.get_ylim()
-    if high / low < _LABELLED_RANGE:
-        axes.yaxis.set_minor_formatter("{x:g}")
-        axes.grid(axis="y", which="minor", color=_GRID, linewidth=0.8)
-    else:
-        axes.yaxis.set_minor_formatter("")
 
 
 def save(figure: Figure, path: Path) -> None:

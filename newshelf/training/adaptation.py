@@ -101,9 +101,14 @@ class AlignmentLoss(AdaptationLoss, ABC):
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` and ``adaptation``, its second term."""
-        ours, theirs = self.network(batch[0]), self.network(batch[2])
-        adaptation = self.adaptation(ours, theirs)
-        return {"loss": F.cross_entropy(ours[1], batch[1]) + adaptation, "adaptation": adaptation}
+        (embedding, logits), theirs = self.network(batch[0]), self.network(batch[2])
+        logits = self.classified(logits)
+        adaptation = self.adaptation((embedding, logits), theirs)
+        return {"loss": F.cross_entropy(logits, batch[1]) + adaptation, "adaptation": adaptation}
+
+    def classified(self, logits: Tensor) -> Tensor:
+        """Return the logits of the source's own classifier, given those of the network's."""
+        return logits
 
     @abstractmethod
     def adaptation(self, source: Outputs, target: Outputs) -> Tensor:
@@ -311,14 +316,10 @@ class RTN(RampedLoss):
         nn.init.zeros_(last.bias)
         self.residual = nn.Sequential(nn.Linear(classes, classes), nn.ReLU(), last)
 
-    def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        """Return ``loss`` and ``adaptation``; the source is classified with the residual."""
-        (embedding, logits), theirs = self.network(batch[0]), self.network(batch[2])
+    def classified(self, logits: Tensor) -> Tensor:
+        """Return the logits with the residual."""
         residual: Tensor = self.residual(logits)
-        logits = logits + residual
-        adaptation = self.adaptation((embedding, logits), theirs)
-        self.step += 1
-        return {"loss": F.cross_entropy(logits, batch[1]) + adaptation, "adaptation": adaptation}
+        return logits + residual
 
     def adaptation(self, source: Outputs, target: Outputs) -> Tensor:
         """Return the weighted sum of discrepancy and entropy."""

@@ -40,7 +40,13 @@ from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import BlendSpec
 from newshelf.training.run import Run
 from newshelf.training.siamese import score_all, train_scorer
-from newshelf.training.signals import direct_links, hold_out, incidence_matrix, popularity_features
+from newshelf.training.signals import (
+    bound_newcomers,
+    direct_links,
+    hold_out,
+    incidence_matrix,
+    popularity_features,
+)
 
 MIN_CASES = 30
 """Fewer cases say too little about a dozen weights."""
@@ -271,6 +277,7 @@ def train_ranking(
     fitted = None
     if settings.blend.enabled and data.sequences:
         fitted = _fit_weights(embeddings, data, settings, run)
+    data = bound_newcomers(data, settings.newcomer_days)
     result = train_scorer(embeddings, data, settings, run, start=start)
     blend = None
     if fitted is not None:
@@ -290,6 +297,7 @@ def _fit_weights(
             f"(at least {MIN_CASES}): the scorer ranks alone[/]"
         )
         return None
+    train = bound_newcomers(train, settings.newcomer_days)
     shorter = settings.model_copy(
         update={
             "epochs": max(1, settings.epochs // _PHASE_1_DIVISOR),

@@ -16,6 +16,7 @@ also be right for items that nobody has taken yet.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,46 @@ from newshelf.evaluation.types import Case, FloatArray, IntArray
 
 _DAY_S = 86_400
 _WINDOWS_DAYS = (14, 30, 90)
+_LEAST_KNOWN = 0.5
+"""Added to an item's known shoppers, so that its first newcomers count."""
 _COPY_ITEMS = 3
 _COPY_SHARE = 0.75
 """Minimum number of shared items of near-duplicate baskets, and their share of the smaller."""
+
+
+def bound_newcomers(data: Sequences, days: float) -> Sequences:
+    """Return the data with weights by which newcomers alone make no item popular.
+
+    Shoppers are newcomers for ``days`` from their first interaction. Of those who first come to an
+    item in the same 14 days, the newcomers together count at most one standard deviation (Poisson)
+    above their share among all items, given the others::
+
+        x + √x,    x = (others + 1/2) · newcomers of all items / others of all items
+
+    All interactions of a shopper with an item are weighed alike. Baskets are not bounded.
+    """
+    if data.timestamps is None or not data.sequences:
+        return data
+    lengths = [len(sequence) for sequence in data.sequences]
+    shopper = np.repeat(np.arange(len(lengths)), lengths)
+    items, stamps, width = data.items, np.concatenate(data.timestamps), data.items.max() + 1
+    _, met, pair = np.unique(shopper * width + items, return_index=True, return_inverse=True)
+    since_s = stamps[met] - np.array([times[0] for times in data.timestamps])[shopper[met]]
+    is_new = since_s < days * _DAY_S
+    period = (stamps.max() - stamps[met]) // (_WINDOWS_DAYS[0] * _DAY_S)
+    _, cell = np.unique(period * width + items[met], return_inverse=True)
+    (every_new, new), (every_other, others) = (
+        [np.bincount(of, among)[of] for of in (period, cell)] for among in (is_new, ~is_new)
+    )
+    with np.errstate(divide="ignore"):
+        usual = (others + _LEAST_KNOWN) * every_new / every_other
+    limit = usual + np.sqrt(usual)
+    bound = np.where(is_new, np.minimum(1, limit / np.maximum(new, 1)), 1)[pair]
+    if bound.min() == 1:
+        return data
+    bound *= 1 if data.weights is None else np.concatenate(data.weights)
+    scaled = np.split((bound / bound.mean()).astype(np.float32), np.cumsum(lengths)[:-1])
+    return replace(data, weights=scaled)
 
 
 def incidence_matrix(data: Sequences, n_items: int, half_life_days: float) -> sparse.csr_array:
@@ -57,11 +95,10 @@ def _strongest(
     rows: IntArray, items: IntArray, weights: npt.NDArray[Any], shape: tuple[int, int]
 ) -> sparse.csr_array:
     """Return the largest weight of each row and item."""
-    order = np.lexsort((-weights, items, rows))
-    rows, items, weights = rows[order], items[order], weights[order]
-    first = np.ones(len(items), dtype=np.bool_)
-    first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
-    return sparse.csr_array((weights[first], (rows[first], items[first])), shape=shape)
+    cells, place = np.unique(rows * shape[1] + items, return_inverse=True)
+    largest = np.zeros(len(cells))
+    np.maximum.at(largest, place, weights)
+    return sparse.csr_array((largest, np.divmod(cells, shape[1])), shape=shape)
 
 
 def direct_links(

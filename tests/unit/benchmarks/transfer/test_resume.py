@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.transfer import command
-from benchmarks.transfer.command import TransferContext, Values
+from benchmarks import records
+from benchmarks.records import Values
+from benchmarks.transfer.command import TransferContext
 from newshelf.config import Settings
 
 
@@ -30,12 +31,12 @@ def test_a_seed_of_the_same_sources_is_measured_once(
     context: TransferContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure = Measure()
-    monkeypatch.setattr(command, "commit", lambda: "abc1234")
+    monkeypatch.setattr(records, "commit", lambda: "abc1234")
     first = [context.measured("episodes", seed, measure) for seed in context.seeds]
     assert [context.measured("episodes", seed, measure) for seed in context.seeds] == first
     assert measure.calls == 2
     assert context.measured("maml", 0, measure) != first[0]
-    monkeypatch.setattr(command, "commit", lambda: "def5678")
+    monkeypatch.setattr(records, "commit", lambda: "def5678")
     assert context.measured("episodes", 0, measure) != first[0]
 
 
@@ -44,6 +45,6 @@ def test_values_of_unknown_sources_are_not_kept(
     context: TransferContext, monkeypatch: pytest.MonkeyPatch, sources: str | None
 ) -> None:
     measure = Measure()
-    monkeypatch.setattr(command, "commit", lambda: sources)
+    monkeypatch.setattr(records, "commit", lambda: sources)
     assert context.measured("episodes", 0, measure) != context.measured("episodes", 0, measure)
     assert not context.work.exists()
