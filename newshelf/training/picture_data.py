@@ -57,6 +57,9 @@ def read_pictures(
         except (BadPicture, TooLarge) as error:
             bad.append(f"{path}: {error.message}")
             continue
+        except OSError as error:
+            bad.append(f"{path}: {error.strerror}")
+            continue
         pixels.append(torch.tensor(square).permute(2, 0, 1))
         kept.append(row)
     if bad:

@@ -42,6 +42,12 @@ def test_a_damaged_picture_is_left_out_and_named(shop, said):
     assert "2.jpg: the picture is damaged" in said.text
 
 
+def test_a_picture_that_has_gone_is_left_out_and_named(shop, said):
+    (shop.folder / "1.jpg").unlink()
+    assert read_pictures(shop, range(4), 16, said.console).rows.tolist() == [0, 3]
+    assert "1.jpg: No such file" in said.text
+
+
 def test_no_picture_at_all_is_refused(shop, said):
     with pytest.raises(TrainingError, match="none of the 2 products"):
         read_pictures(shop, [2, 4], 16, said.console)
