@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pkgutil import resolve_name
 
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from benchmarks.__main__ import app
 from benchmarks.gpu.carry import NEEDED, THERE, closure
 from benchmarks.gpu.command import TASKS
+from benchmarks.gpu.faulty_handler import HEADER, FaultyHandler
 from benchmarks.gpu.models import TINY, make_model
 from benchmarks.gpu.pictures import distinct, encoded, photograph
 from benchmarks.gpu.recovery import replace_handler
@@ -26,6 +28,9 @@ from benchmarks.serve.contender import Endpoint
 from benchmarks.servers import noop_server
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.process import ProcessRef
+from newshelf.serving.protocol import predict_isolated
+from newshelf.serving.runtimes.base import Device
+from newshelf.serving.settings import ServingSettings
 
 IN_PROCESS = ("precision", "encoder", "product", "mixed", "finetuning")
 
@@ -141,6 +146,15 @@ def test_archives_are_packed_and_their_handler_is_replaced(rehearsed, tmp_path):
         config = yaml.safe_load(file.read("model-config.yaml"))
     assert {"encoder.pt", "golden.json", "newshelf/serving/runtimes/bound.py"} <= names
     assert (config["minWorkers"], config["serving"]["max_forward_batch"]) == (2, 3)
+
+
+def test_a_fault_costs_the_request_that_asks_for_it(rehearsed):
+    model = make_model(rehearsed / "gpu", TINY, text=False, onnx=False, console=Console())
+    settings = ServingSettings(runtime="torchscript", cache_bytes=0)
+    predictor = FaultyHandler().load(model.folder, device=Device(), settings=settings)
+    first, faulty, last = model.requests(3)
+    rows = [first, replace(faulty, headers={HEADER: "memory"}), last]
+    assert [answer.status for answer in predict_isolated(predictor, rows)] == [200, 500, 200]
 
 
 def test_a_load_counts_what_all_of_its_processes_send():
