@@ -124,7 +124,7 @@ def run(context: GpuContext) -> TaskResult:
         goals=[Goal(_BACK, _BACK_S, method=_slowest(rows))],
         notes=[
             "Requests in the batch of a worker that ends are answered with an error by "
-            "TorchServe; the gateway answers such a one from its fallback."
+            "TorchServe, without the gateway."
         ],
         percent=False,
         lower_is_better=[_BACK, _LOST],
