@@ -25,9 +25,15 @@ ENTRIES = (
     "handlers.sitecustomize",
 )
 """Programs of a server, and what TorchServe loads."""
-ON_A_GPU = {"newshelf.nn.gpu_inputs", "newshelf.serving.runtimes.torchscript"}
+ON_A_GPU = {
+    "newshelf.nn.gpu_inputs",
+    "newshelf.nn.pinned",
+    "newshelf.serving.runtimes.bound",
+    "newshelf.serving.runtimes.torchscript",
+}
 """Modules that need torch."""
 LOADS_TORCH = ON_A_GPU | {
+    "handlers.adapter",
     "newshelf.serving.preprocess",
     "newshelf.serving.runtimes.onnx",
     "newshelf.serving.runtimes.base",
