@@ -223,13 +223,13 @@ def test_a_changed_key_or_setting_restarts_the_pods(render: Render) -> None:
     assert changed["checksum/files"] != before["checksum/files"]
 
 
-@pytest.mark.parametrize(("proxies", "told"), [([], True), (["10.42.7.0/24"], False)])
+@pytest.mark.parametrize(("proxies", "warns"), [([], True), (["10.42.7.0/24"], False)])
 def test_who_trusts_no_proxy_is_told_that_browsers_share_a_rate(
-    chart: helm_python.Chart, render: Render, proxies: list[str], told: bool
+    chart: helm_python.Chart, render: Render, proxies: list[str], warns: bool
 ) -> None:
     values = {"settings": {"gateway": {"trusted_proxies": proxies}}}
     gateway = GatewayPlan.model_validate_json(files(render(values))["gateway.json"])
     assert [str(one) for one in gateway.settings.trusted_proxies] == proxies
     texts = chart.render(values, name="shop", namespace="prod")
     [notes] = [text for name, text in texts.items() if name.endswith("NOTES.txt")]
-    assert ("settings.gateway.trusted_proxies" in notes) is told
+    assert ("settings.gateway.trusted_proxies" in notes) is warns
