@@ -237,8 +237,8 @@ class WorkerSettings(StrictModel):
     cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     """Memory per worker for embeddings of earlier requests; 0 disables the cache."""
     gpu_memory: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of a GPU's memory for one worker; 0 divides half of it among the workers of both
-    models, and leaves the other half to a second version."""
+    """Share of a GPU's memory for one worker; 0 divides 90 % of it among the workers of both models
+    and of a second version."""
 
 
 class RetrievalSettings(StrictModel):

@@ -191,7 +191,9 @@ def _upkeep(state: AppState) -> dict[str, Any]:
 def _merchandising(state: AppState) -> dict[str, Any]:
     path = state.plan.rules
     try:
-        rules = tomllib.loads(path.read_text("utf-8")).get("rule", []) if path else []
+        # As for the shelf, it need not exist.
+        text = path.read_text("utf-8") if path and path.exists() else ""
+        rules = tomllib.loads(text).get("rule", [])
     except (OSError, ValueError) as error:
         raise SettingsError(f"the rules {path} cannot be read: {error}") from error
     return {"rules": rules, "placements": state.placements.fields}

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 LOCAL_KEY = "local"
 _LOCAL_RATE_PER_S = 1_000.0
 _MODEL = "recommender"
+_RULES = ROOT / "configs" / "rules.toml"
 _FIRST_K, _CHECK_K = 10, 5
 _POLL_S = 0.5
 
@@ -256,7 +257,7 @@ def plan_gateway(
         placements=Path(gateway.placements or ROOT / "configs" / "placements.toml").absolute(),
         words=workspace.shelf / WORDS_FOLDER,
         drift=workspace.drift / "report.json",
-        rules=ROOT / "configs" / "rules.toml",
+        rules=_RULES,
         retrain=workspace.retrain,
         controller="",
         popular=popular,
@@ -301,7 +302,7 @@ def plan_shelf(state: ServerState, workspace: Workspace, settings: Settings) -> 
         torchserve=state.directory,
         model_store=workspace.model_store,
         folder=workspace.shelf,
-        rules=ROOT / "configs" / "rules.toml",
+        rules=_RULES,
         max_picture_bytes=settings.archive.limits.max_picture_bytes,
     )
 

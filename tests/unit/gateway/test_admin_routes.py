@@ -119,3 +119,31 @@ def test_a_preview_is_the_models_answer_and_leaves_no_trace(
     assert gateway.exposures() == []
     refused = gateway.http.post("/v1/admin/preview", json={"k": 3})
     assert (refused.status_code, refused.json()["field"]) == (422, "unit")
+
+
+def test_rules_are_shown_as_their_file_has_them(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    path = tmp_path / "rules.toml"
+    gateway = start_gateway(files={"rules": path})
+    assert gateway.http.get("/v1/admin/rules").json()["rules"] == []
+    path.write_text('[[rule]]\nname = "summer"\nboost = 2.0\n')
+    shown = gateway.http.get("/v1/admin/rules").json()
+    assert shown["rules"] == [{"name": "summer", "boost": 2.0}]
+    path.write_text("[[rule")
+    refused = gateway.http.get("/v1/admin/rules")
+    assert refused.status_code >= 500
+    assert "rules.toml cannot be read" in refused.json()["message"]
+
+
+def test_retrainings_are_listed_the_last_first(start_gateway: StartGateway, tmp_path: Path) -> None:
+    folder, drift = tmp_path / "retrain", tmp_path / "drift.json"
+    gateway = start_gateway(files={"retrain": folder, "drift": drift})
+    assert gateway.http.get("/v1/admin/retrainings").json() == {"retrainings": [], "drift": None}
+    folder.mkdir()
+    for day in ("2026-01-01", "2026-01-08"):
+        (folder / f"{day}.json").write_text(json.dumps({"at": day}))
+    drift.write_text('{"days": 7}')
+    shown = gateway.http.get("/v1/admin/retrainings").json()
+    assert [one["at"] for one in shown["retrainings"]] == ["2026-01-08", "2026-01-01"]
+    assert shown["drift"] == {"days": 7}
