@@ -183,6 +183,7 @@ def test_rollouts_in_progress_tell_their_phase_and_when_they_were_looked_at(
 ) -> None:
     for name, phase in (("over", "promoted"), ("spring", "ramp"), ("summer", "draft")):
         create(store, name, phase)  # type: ignore[arg-type]
+    store.rollouts.create("old", "{}", '{"phase": "promoted"}', None)
     age(store, schema.rollouts, "updated_us", 2 * HOUR_US)
     for name in ("over", "spring"):
         store.rollouts.add_snapshot(name, "{}")
