@@ -1,4 +1,4 @@
-"""What ``./run test`` relies on."""
+"""``./run test`` and ``./run check``, by ``tests/__main__.py``."""
 
 import os
 import subprocess
@@ -6,8 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from newshelf.cli import app as command_line
+from tests import __main__ as command_line
+
+
+@pytest.mark.parametrize("verb", ["test", "check"])
+def test_each_verbs_help_has_an_example(verb: str) -> None:
+    result = CliRunner().invoke(
+        command_line.app, [verb, "--help"], prog_name="./run", env={"COLUMNS": "200"}
+    )
+    assert f"Usage: ./run {verb}" in result.output
+    assert f"Example: ./run {verb}" in " ".join(result.output.split())
+
 
 GROUPED = """
 import os
