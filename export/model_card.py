@@ -17,7 +17,7 @@ from newshelf.config import Settings
 from newshelf.files import read_json, write_json
 from newshelf.nn.inputs import Tokenizer
 from newshelf.nn.spec import ModelSpec, read_spec
-from newshelf.report.page import Cell, Page, ReportTable, Section, write_markdown
+from newshelf.report.page import Cell, Page, ReportTable, Section, save_page
 from newshelf.serving.settings import MODEL_CARD, TOKENIZER, read_version
 
 CARD_PAGE = "model-card.md"
@@ -115,7 +115,7 @@ def write_model_card(
         "limits": list(_limits(data, spec, evaluated=results is not None)),
     }
     write_json(out / MODEL_CARD, card)
-    write_markdown(_page(card), out / CARD_PAGE)
+    save_page(_page(card), out / CARD_PAGE)
     return card
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from newshelf.evaluation.types import GateResult
 from newshelf.pipeline.retrain import RetrainRun
-from newshelf.report.page import Page, Picture, ReportTable, Section, write_html
+from newshelf.report.page import Page, Picture, ReportTable, Section, save_page
 from newshelf.report.plots import COLOURS, MUTED, Bar, BarPanel, draw_bars
 
 
@@ -22,7 +22,7 @@ def write_report(runs: Sequence[RetrainRun], path: Path) -> None:
             *([_gate(run.gate, folder)] if run.gate else []),
             Section("All retrainings", tables=[_history(runs)]),
         ]
-        write_html(Page(f"Retraining {run.name}", facts, [], sections), path, folder)
+        save_page(Page(f"Retraining {run.name}", facts, [], sections), path, folder)
 
 
 def _gate(gate: GateResult, folder: Path) -> Section:

@@ -20,7 +20,7 @@ from loadtest.plots import (
 from loadtest.record import Acknowledged, RunRecord, decoded, write_record
 from loadtest.slo import ALL, SloSet, SloVerdict, judge
 from loadtest.timeline import Latencies, Timeline, Totals
-from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, print_table, write_html
+from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, print_table, save_page
 
 PLOTS = "plots"
 """Folder of the plots, in the folder of the report."""
@@ -112,7 +112,7 @@ def write_page(page: Page, folder: Path) -> Path:
         Its path.
     """
     path = folder / _REPORT
-    write_html(page, path, folder / PLOTS)
+    save_page(page, path, folder / PLOTS)
     return path
 
 

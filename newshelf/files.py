@@ -1,4 +1,4 @@
-"""Files and folders that are replaced atomically, and JSON files that pydantic checks."""
+"""Files and folders that are replaced atomically, JSON files that pydantic checks, templates."""
 
 import json
 import os
@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from newshelf.errors import SettingsError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _KEY_BYTES = 32
 
@@ -140,3 +143,22 @@ def read_model(path: Path, model: type[_Model], kind: str) -> _Model:
         raise SettingsError(f"{path}, a {kind}, cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise SettingsError(f"{path} is no {kind}: {problems(error, 'the file')}") from error
+
+
+def open_templates(package: str) -> "Environment":
+    """Return the templates in a package's folder ``templates``; those of HTML escape all values."""
+    # Most processes do without.
+    from jinja2 import (  # noqa: PLC0415
+        Environment,
+        PackageLoader,
+        StrictUndefined,
+        select_autoescape,
+    )
+
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

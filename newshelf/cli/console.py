@@ -16,7 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from newshelf.errors import NewshelfError, ServerError, Unavailable
-from newshelf.files import read_model
+from newshelf.files import open_templates, read_model
 from newshelf.pipeline.workspace import Workspace, only_server, open_workspace
 from newshelf.server.process import interruptible, is_running, read_log
 from newshelf.server.program import ShelfPlan
@@ -130,7 +130,6 @@ def verb_group(about: str, *, refuses: bool = False) -> typer.Typer:
 _SHOWN_NUMBERS = 6
 _WIDTH = 160
 """Characters per line in a file or a pipe."""
-_READ_KEY = r"""sed -n '/"inference"/,/}/s/.*"key": "\(.*\)".*/\1/p'"""
 
 
 def make_console() -> Console:
@@ -177,43 +176,15 @@ def show_embedding(console: Console, answer: Mapping[str, Any]) -> None:
 
 def show_next_steps(console: Console, state: ServerState, demo: "Demo", key: Path) -> None:
     """Print commands to paste; ``key`` is the file of the gateway's local key."""
-    url = state.inference_url
-    body = json.dumps({"history": demo.history, "k": 5}, ensure_ascii=False)
+    environment = open_templates("newshelf.cli")
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    environment.filters["body"] = lambda value: shlex.quote(json.dumps(value, ensure_ascii=False))
+    kind = demo.picture and guess_type(demo.picture, strict=False)[0]
+    lines = environment.get_template("next_steps.txt").render(
+        state=state, demo=demo, key=key, picture_type=kind or "image/jpeg"
+    )
     console.print("\n[bold]Try next:[/]\n")
-    if state.gateway is not None:
-        console.print("\n".join(_gateway_lines(state.gateway.url, demo, key)), markup=False)
-        console.print()
-    auth = '-H "Authorization: Bearer $TOKEN"'
-    lines = [
-        "# TorchServe itself. The token changes with every start and expires after a day:",
-        f"TOKEN=$({_READ_KEY} {shlex.quote(str(state.key_file))})",
-        f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
-        f"  -d {shlex.quote(body)} {url}/predictions/recommender",
-        f"curl -s {auth} -H 'Content-Type: application/json' \\\n"
-        f"  -d {shlex.quote(json.dumps({'title': 'silver ring with a small jade'}))} "
-        f"{url}/predictions/encoder",
-    ]
-    if demo.picture is not None:
-        kind, _ = guess_type(demo.picture, strict=False)
-        lines.append(
-            f"curl -s {auth} -H 'Content-Type: {kind or 'image/jpeg'}' \\\n"
-            f"  --data-binary @{shlex.quote(str(demo.picture))} {url}/predictions/encoder"
-        )
-    lines.append(f"curl -s {state.metrics_url}")
-    console.print("\n".join(lines), markup=False)
-
-
-def _gateway_lines(url: str, demo: "Demo", key: Path) -> list[str]:
-    body = json.dumps({"unit": "visitor-1", "history": demo.history, "k": 5}, ensure_ascii=False)
-    return [
-        "# As a shop's front end calls it:",
-        f"KEY=$(cat {shlex.quote(str(key))})"
-        if key.exists()
-        else "KEY=…  # from ./run keys add NAME",
-        "curl -s -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' \\\n"
-        f"  -d {shlex.quote(body)} {url}/v1/recommend",
-        f"# All endpoints: {url}/docs",
-    ]
+    console.print(lines, markup=False)
 
 
 def show_servers(console: Console, states: Sequence[ServerState]) -> None:

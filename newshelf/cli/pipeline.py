@@ -293,7 +293,7 @@ def analyse(
     """
     from newshelf.catalog.catalog import read_catalog
     from newshelf.cli.assortment_page import near_section, sections
-    from newshelf.report.page import Page, write_html
+    from newshelf.report.page import Page, save_page
 
     console, opened = make_console(), open_workspace(catalog, override=workspace)
     if not opened.checkpoint.is_dir():
@@ -303,7 +303,7 @@ def analyse(
         shown = [] if near is None else [near_section(opened, read, near, pictures, console)]
         shown += sections(opened, read, pictures, console)
         page = Page(f"Assortment of {read.name}", [f"{len(read.items):,} products"], [], shown)
-        write_html(page, opened.root / "analysis" / "report.html", pictures)
+        save_page(page, opened.root / "analysis" / "report.html", pictures)
     console.print(f"written to {opened.root / 'analysis' / 'report.html'}", markup=False)
 
 

@@ -29,8 +29,7 @@ from newshelf.report.page import (
     ReportTable,
     Section,
     print_table,
-    write_html,
-    write_markdown,
+    save_page,
 )
 
 _MAX_CATEGORIES = 12
@@ -141,8 +140,8 @@ def write_report(report: EvaluationReport, folder: Path) -> None:
         draw_comparisons(report.comparisons, aside, title=report.catalog)
     write_cases([row for c in report.comparisons for row in c.rows], folder / CASES_FILE)
     page = report.page()
-    write_markdown(page, folder / "report.md")
-    write_html(page, folder / "report.html", folder)
+    save_page(page, folder / "report.md")
+    save_page(page, folder / "report.html", folder)
     write_json(folder / "report.json", report.to_json())
 
 

@@ -15,11 +15,12 @@ from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from newshelf import __version__
 from newshelf.config import Language
 from newshelf.errors import Forbidden, NewshelfError, RequestError
+from newshelf.files import open_templates
 from newshelf.gateway.context import read_body
 from newshelf.gateway.schemas import form_parts
 from newshelf.gateway.translation import ENGLISH, preferred_language, translated
@@ -131,13 +132,7 @@ async def read_form(request: Request, key: bytes, session: str) -> dict[str, byt
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("newshelf.gateway"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates("newshelf.gateway")
     environment.globals["version"] = __version__
     environment.filters["price"] = lambda amount: f"{amount:,.2f}"
     return environment

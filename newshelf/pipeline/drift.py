@@ -27,7 +27,7 @@ from newshelf.nn.inputs import Tokenizer, price_edges
 from newshelf.nn.spec import read_spec
 from newshelf.pipeline.serve import served_archives
 from newshelf.pipeline.workspace import Workspace
-from newshelf.report.page import Page, ReportTable, Section, write_html
+from newshelf.report.page import Page, ReportTable, Section, save_page
 from newshelf.rollout.versions import ARCHIVES, unpack
 from newshelf.serving.index import VECTORS, map_tensors, read_columns
 from newshelf.serving.settings import INDEX, MODEL_CARD, TOKENIZER
@@ -215,7 +215,7 @@ def write_drift(report: DriftReport, folder: Path) -> None:
     section = Section("Measures", text, tables=[report.table()], verdict=report.verdict)
     period = f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"
     page = Page(f"Drift of {report.catalog}", [f"version {report.version}", period], [], [section])
-    write_html(page, folder / "report.html", folder)
+    save_page(page, folder / "report.html", folder)
     write_json(folder / "report.json", report.to_json())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from newshelf.report.page import Page, Picture, ReportTable, Section, write_html
+from newshelf.report.page import Page, Picture, ReportTable, Section, save_page
 from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
 from newshelf.rollout.analysis import Analysis
 from newshelf.rollout.decide import MAX_EFFECT
@@ -167,7 +167,7 @@ def write_report(store: EventStore, row: RolloutRow, path: Path) -> None:
     history = read_history(store, row)
     with tempfile.TemporaryDirectory(prefix="newshelf-report-") as folder:
         page = _page(row, history, Path(folder))
-        write_html(page, path, Path(folder))
+        save_page(page, path, Path(folder))
 
 
 def _page(row: RolloutRow, history: RolloutHistory, folder: Path) -> Page:

@@ -1,12 +1,21 @@
-"""No figure of a table is cut, whatever the terminal's width."""
+"""Tables in a terminal, in which no figure is cut, and pages as Markdown and HTML."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from newshelf.cli.console import make_console
-from newshelf.report.page import ReportTable, print_table
+from newshelf.report.page import (
+    Cell,
+    Page,
+    Picture,
+    ReportTable,
+    Section,
+    print_table,
+    save_page,
+)
 
 HEADER = ("kind", "per second", "p50", "p90", "p99", "failed")
 ROWS = (
@@ -52,3 +61,22 @@ def test_a_log_is_as_wide_as_its_tables(
     shown = capsys.readouterr().out
     assert shown.count("503") == len(ROWS)
     assert "recommend candidates" in shown
+
+
+def test_a_page_is_written_as_markdown_and_as_html(tmp_path: Path) -> None:
+    (tmp_path / "plot.png").write_bytes(b"png")
+    rows = [["a|b", Cell("0.5", "0.4 – 0.6")], ["<c>", "1"]]
+    table = ReportTable("Scores", ("name", "score"), rows, main_row=0, note="Of all.")
+    section = Section("Part", "Text.", [table], "Better.", [Picture("plot.png", "A plot")])
+    page = Page("Title & more", ["today", "seed 0"], [], [section])
+    save_page(page, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == (
+        "# Title & more\n\ntoday · seed 0\n\n## Part\n\nText.\n\nBetter.\n\n### Scores\n\n"
+        "| name | score |\n| --- | --: |\n| **a\\|b** | **0.5** (0.4 – 0.6) |\n| <c> | 1 |\n\n"
+        "Of all.\n\n![A plot](plot.png)\n"
+    )
+    save_page(page, tmp_path / "page.html")
+    shown = (tmp_path / "page.html").read_text()
+    assert "<h1>Title &amp; more</h1>" in shown
+    assert "&lt;c&gt;" in shown
+    assert 'src="data:image/png;base64,cG5n"' in shown
