@@ -59,12 +59,12 @@ CHECKS: dict[str, tuple[str, ...]] = {
 
 def run_tests(arguments: Sequence[str], *, quick: bool = False) -> int:
     """Run pytest in processes, and return its exit code; a shared server has one process."""
-    # Many tests wait, so three keep two cores busy; a thread per core each would slow all down.
+    # Many tests wait, so four keep two cores busy; a thread per core each would slow all down.
     env = {"OMP_NUM_THREADS": "1", **os.environ}
     # Groups run in the order of tests/conftest.py, the longest first. Without restarts a process
     # that dies ends the run: pytest-xdist 3.8.0 would replace it and then wait forever for the
     # tests of the dead one.
-    options = ["-n3", "--dist=loadgroup", "--no-loadscope-reorder", "--max-worker-restart=0"]
+    options = ["-n4", "--dist=loadgroup", "--no-loadscope-reorder", "--max-worker-restart=0"]
     command = ("pytest", *options, *(["--ignore=tests/e2e"] if quick else []), *arguments)
     return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=env)
 

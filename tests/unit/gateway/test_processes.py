@@ -85,6 +85,19 @@ def workers(state: ServerState) -> list[psutil.Process]:
     ]
 
 
+def wait_until_seen(state: ServerState, name: str) -> None:
+    """Wait until the supervisor knows that a process has started, which may take it longer."""
+    heartbeat = state.services[name].heartbeat
+    while not heartbeat.exists():
+        time.sleep(0.05)
+    beat = state.services["supervisor"].heartbeat
+    # Between two beats it looks at all processes.
+    for _ in range(2):
+        last = beat.stat().st_mtime_ns if beat.exists() else 0
+        while not beat.exists() or beat.stat().st_mtime_ns == last:
+            time.sleep(0.05)
+
+
 def restarts(state: ServerState) -> list[str]:
     """Of the gateway's processes, with the reasons."""
     return [f"{one.name} {one.reason}" for one in state.current().restarts]
@@ -190,6 +203,7 @@ def test_a_silent_process_is_killed_and_the_reason_is_recorded(
     try:
         wait_for_gateway(state, tmp_path / "gateway.log")
         victim = workers(state)[0]
+        wait_until_seen(state, "gateway-1")
         victim.suspend()
         while not restarts(state):
             time.sleep(0.05)
