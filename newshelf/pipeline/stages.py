@@ -239,7 +239,7 @@ _CATALOG = ("newshelf/catalog/*.py",)
 _NN = ("newshelf/nn/**/*.py",)
 _ATTRIBUTES = ("newshelf/attributes/*.py", "newshelf/attributes/vocabulary.tsv")
 CODE: dict[StageName, tuple[str, ...]] = {
-    "sample": ("newshelf/sample/*.py", "newshelf/sample/shop.toml", "newshelf/catalog/schema.py"),
+    "sample": ("newshelf/sample/*.py", "newshelf/sample/*.toml", "newshelf/catalog/schema.py"),
     "train": (
         *_CATALOG,
         *_NN,

@@ -27,6 +27,7 @@ from newshelf.catalog.schema import EventType
 from newshelf.config import Language
 from newshelf.errors import SettingsError
 from newshelf.files import directory_aside
+from newshelf.sample.drawing import draw
 from newshelf.sample.palette import (
     COLOR_FAMILIES,
     COLORS,
@@ -74,7 +75,9 @@ def simulate_events(blueprints: list[Blueprint], shoppers: int, seed: int) -> pd
         "material": np.array(
             [MATERIAL_FAMILIES.index(MATERIALS[b.material].family) for b in blueprints]
         ),
-        "category": np.array([categories.index(blueprint.category) for blueprint in blueprints]),
+        "category": np.array(
+            [categories.index(blueprint.type.category) for blueprint in blueprints]
+        ),
         "kind": np.array([kinds.index(blueprint.kind) for blueprint in blueprints]),
         "popularity": popularity,
     }
@@ -169,10 +172,10 @@ def draw_sample(
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     with directory_aside(Path(folder)) as aside, pool:
         (aside / "images").mkdir()
-        draw = partial(draw_product, folder=aside, seed=seed)
+        one = partial(draw_product, folder=aside, seed=seed)
         alone = workers == 1 or products <= 4 * _CHUNK
         drawn: Iterable[str] = (
-            map(draw, blueprints) if alone else pool.map(draw, blueprints, chunksize=_CHUNK)
+            map(one, blueprints) if alone else pool.map(one, blueprints, chunksize=_CHUNK)
         )
         title, console = "Drawing the sample catalogue", Console(stderr=True)
         metals = list(track(drawn, title, total=products, console=console))
@@ -186,7 +189,7 @@ def draw_product(blueprint: Blueprint, folder: Path, seed: int) -> str:
     """Draw one product's picture under ``folder``; return the name of its metal."""
     rng = np.random.default_rng([seed, 5, blueprint.number])
     look = make_look(blueprint.style, blueprint.color, blueprint.material, rng)
-    pen = Pen(look, floor=blueprint.type.floor, jewel=blueprint.category == "Jewellery")
-    blueprint.type.draw(pen)
+    pen = Pen(look, floor=blueprint.type.floor, jewel=blueprint.type.category == "Jewellery")
+    draw(pen, blueprint.kind)
     pen.finished().save(folder / blueprint.image_link, "JPEG", quality=_QUALITY)
     return look.metal_name

@@ -11,9 +11,13 @@ An outline is an array of points, or a text:
     half 57,17 70,23 69,82          the right half (top to bottom) of a symmetric outline
     half curve 57,17 70,23 69,82    the same, smooth
     disc 50,50 20                   a circle, or with 20,30 an ellipse
-    arc 50,50 20,30 180,360         part of an ellipse, clockwise from the right in degrees
+    arc 50,50 20,30 180,360         part of an ellipse, clockwise from the right in degrees,
+                                    of 40 points or of the number given last
     ngon 50,50 20 6 30              a regular polygon with 6 corners, the first at 30 degrees
     box 24,38 76,86 2               a rectangle with corners of radius 2
+    row 50,30 50,76 4               4 points on a straight line
+    sag 60 15 2 50                  a hem from 35,60 to 65,60 that is 2 lower at its middle, x = 50
+    heart 50,50 20                  a heart that reaches 20 to its sides
 
 ``A | B`` joins the points of two of them.
 """
@@ -89,28 +93,41 @@ def _box(left: float, top: float, right: float, bottom: float, corner: float = 0
     return middle + signs * reach + around(0, 0, corner, corner, turns)
 
 
+def _arc(
+    x: float, y: float, rx: float, ry: float, start: float, end: float, count: float = 40
+) -> Points:
+    return around(x, y, rx, ry, np.linspace(start, end, round(count)))
+
+
+def _row(x: float, y: float, last_x: float, last_y: float, count: float) -> Points:
+    return np.linspace((x, y), (last_x, last_y), round(count))
+
+
+def _sag(y: float, half: float, dip: float = 2, x: float = 50) -> Points:
+    return _spline(np.array([(x - half, y), (x, y + dip), (x + half, y)]), closed=False)
+
+
+def _heart(x: float, y: float, size: float) -> Points:
+    turns = np.linspace(0, 2 * np.pi, 40)
+    ys = (5 * np.cos(2 * turns) - 13 * np.cos(turns)) / 16
+    ys += (2 * np.cos(3 * turns) + np.cos(4 * turns)) / 16
+    return np.stack([np.sin(turns) ** 3, ys], axis=1) * size + (x, y)
+
+
 _FORMS: dict[str, Callable[..., Points]] = {
-    "arc": lambda x, y, rx, ry, start, end: around(x, y, rx, ry, np.linspace(start, end, 40)),
+    "arc": _arc,
     "disc": lambda x, y, rx, ry=0: around(x, y, rx, ry or rx, range(0, 360, 10)),
     "ngon": ngon,
     "box": _box,
+    "row": _row,
+    "sag": _sag,
+    "heart": _heart,
 }
-
-
-def sagging(y: float, half: float, dip: float = 2, x: float = 50) -> Points:
-    """Return a hem of ``half`` the width on both sides of ``x``, lower in the middle."""
-    return points(f"curve {x - half},{y} {x},{y + dip} {x + half},{y}")
 
 
 def moved(path: Path, right: float, down: float) -> Points:
     """Return the outline, shifted."""
     return np.asarray(points(path) + np.array([right, down]))
-
-
-def scaled(outline: Points, share: float) -> Points:
-    """Return the outline, larger or smaller around its middle."""
-    middle = (outline.min(axis=0) + outline.max(axis=0)) / 2
-    return np.asarray(middle + (outline - middle) * share)
 
 
 def spaced(path: Path, step: float) -> Points:
@@ -158,7 +175,7 @@ class Pen:
         flip = -1 if rng.random() < 0.5 and not jewel else 1
         rotation = [[flip * np.cos(turn), -np.sin(turn)], [flip * np.sin(turn), np.cos(turn)]]
         self._linear = self._scale * np.array(rotation)
-        self._origin = middle - self._linear @ (50, 50)
+        self._origin, self._middle = middle - self._linear @ (50, 50), 50
 
     def by(self, default: T, **cases: T) -> T:
         """Return the value of the style: ``by(20, c=24, br=30)`` goes by the styles' initials."""
@@ -177,15 +194,15 @@ class Pen:
         """Draw around (x, y), in units of ``size``."""
         linear, origin, scale = self._linear, self._origin, self._scale
         self._linear, self._origin = linear * size, origin + linear @ (x, y)
-        self._scale = scale * size
+        self._scale, self._middle, middle = scale * size, 0, self._middle
         yield
-        self._linear, self._origin, self._scale = linear, origin, scale
+        self._linear, self._origin, self._scale, self._middle = linear, origin, scale, middle
 
-    def sides(self, axis: float = 50) -> Iterator[int]:
-        """Draw twice: as given, and mirrored at a vertical axis."""
+    def sides(self) -> Iterator[int]:
+        """Draw twice: as given, and mirrored at the vertical axis in the middle."""
         linear, origin = self._linear, self._origin
         yield 1
-        self._linear, self._origin = linear * (-1, 1), origin + linear @ (2 * axis, 0)
+        self._linear, self._origin = linear * (-1, 1), origin + linear @ (2 * self._middle, 0)
         yield -1
         self._linear, self._origin = linear, origin
 

@@ -1,19 +1,15 @@
 """The products of the sample: types, styles, colours, materials, prices, titles, descriptions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from newshelf.catalog.schema import Availability
 from newshelf.config import Language
-from newshelf.sample.clothing import CLOTHING
-from newshelf.sample.home import HOME
-from newshelf.sample.jewellery import JEWELLERY
 from newshelf.sample.palette import COLORS, MATERIALS, METALS, SHOP, STONES, STYLES
-from newshelf.sample.pen import Pen
 
 _STYLE_IN_TITLE, _COLOR_IN_TITLE, _MATERIAL_IN_TITLE = 0.45, 0.72, 0.68
 _STYLE_IN_DESCRIPTION, _OTHERS_IN_DESCRIPTION = 0.85, 0.55
@@ -74,9 +70,9 @@ def _capital(text: str) -> str:
 
 
 class ProductType(NamedTuple):
-    """A product type: its drawing, and its nouns by language, materials and sizes."""
+    """A product type: its category, and its nouns by language, materials and sizes."""
 
-    draw: Callable[[Pen], None]
+    category: str
     nouns: Mapping[str, str]
     materials: str
     """Name of an assortment."""
@@ -87,11 +83,11 @@ class ProductType(NamedTuple):
     """Whether it stands in its picture."""
 
 
-CATEGORIES = {"Clothing": CLOTHING, "Jewellery": JEWELLERY, "Home": HOME}
+CATEGORIES: dict[str, dict[str, Any]] = SHOP["types"]
 PRODUCT_TYPES = {
-    kind: ProductType(draw, **SHOP["types"][kind])
-    for drawings in CATEGORIES.values()
-    for kind, draw in drawings.items()
+    kind: ProductType(category, **fields)
+    for category, types in CATEGORIES.items()
+    for kind, fields in types.items()
 }
 _SHARES = {"Clothing": 0.60, "Jewellery": 0.18, "Home": 0.22}
 DAY = 86_400
@@ -120,11 +116,6 @@ class Blueprint:
         return PRODUCT_TYPES[self.kind]
 
     @property
-    def category(self) -> str:
-        """The category of the product type."""
-        return next(name for name, types in CATEGORIES.items() if self.kind in types)
-
-    @property
     def item_id(self) -> str:
         """The product's id."""
         return f"NS{self.number:05d}"
@@ -149,7 +140,8 @@ def plan_products(count: int, seed: int) -> list[Blueprint]:
         kind = kinds[order[number]]
         style = STYLES[int(rng.integers(len(STYLES)))]
         material = pick(rng, SHOP["assortments"][PRODUCT_TYPES[kind].materials])
-        color = pick(rng, STONES[material].colors if kind in JEWELLERY else ", ".join(COLORS))
+        jewel = PRODUCT_TYPES[kind].category == "Jewellery"
+        color = pick(rng, STONES[material].colors if jewel else ", ".join(COLORS))
         blueprints.append(Blueprint(number, kind, style, color, material, number in new))
     return blueprints
 
@@ -169,7 +161,7 @@ def _row(
     blueprint: Blueprint, metal: str, rng: np.random.Generator, language: Language
 ) -> dict[str, object]:
     kind, material, color = blueprint.type, blueprint.material, blueprint.color
-    jewel = blueprint.category == "Jewellery"
+    jewel = kind.category == "Jewellery"
     noun = pick(rng, kind.nouns[language])
     held_by = metal if jewel else None
     title, description = write(language, blueprint.style, color, material, noun, held_by, rng)
@@ -179,7 +171,7 @@ def _row(
     age_days = rng.uniform(0, _NEW_DAYS) if blueprint.is_new else rng.uniform(95, 700)
     cost = MATERIALS[material].cost ** 0.85 * float(np.exp(rng.normal(0, 0.22)))
     available = rng.random() >= _OUT_OF_STOCK_SHARE
-    category = name_of(blueprint.category, language)
+    category = name_of(kind.category, language)
     color_name = _named(color, COLORS[color].words, language)
     return {
         "id": blueprint.item_id,

@@ -183,7 +183,7 @@ def crossing(events, trait, category, *, shuffled: bool = False) -> float:
 def test_taste_crosses_categories(blueprints):
     events = simulate_events(blueprints, 400, 3)
     ids = [blueprint.item_id for blueprint in blueprints]
-    category = pd.Series([blueprint.category for blueprint in blueprints], ids)
+    category = pd.Series([blueprint.type.category for blueprint in blueprints], ids)
     style = pd.Series([blueprint.style for blueprint in blueprints], ids)
     color = pd.Series([COLORS[blueprint.color].family for blueprint in blueprints], ids)
     material = pd.Series([MATERIALS[b.material].family for b in blueprints], ids)

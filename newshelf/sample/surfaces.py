@@ -1,13 +1,14 @@
-"""Patterns and trims: each style covers surfaces and finishes edges in its own way."""
+"""Surfaces: patterns and trims, which each style has in its own way, folds, and stones."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from newshelf.sample.palette import Tone, mixed
-from newshelf.sample.pen import Path, Pen, around, moved, ngon, points, spaced
+from newshelf.sample.palette import METALS, RGB, STONES, Metal, Stone, Tone, darker, lighter, mixed
+from newshelf.sample.pen import Path, Pen, Points, around, moved, ngon, points, spaced
 
 Box = tuple[float, float, float, float]
+_PEARL = Metal((164, 146, 132), *STONES["Pearl"][1:3])
 
 
 def piece(pen: Pen, path: Path, size: float = 1.0, *, plain: bool = False) -> None:
@@ -54,20 +55,10 @@ def flower(
 def bow(pen: Pen, x: float, y: float, size: float, tone: str = "accent") -> None:
     """Draw a ribbon tied to a bow."""
     with pen.local(x, y, size):
-        for _ in pen.sides(axis=0):
+        for _ in pen.sides():
             pen.shape("0,0 .35,1 .75,.85", f"{tone}-12")
             pen.shape("0,0 1,-.55 1,.5", tone, f"{tone}-30", 0.05)
         pen.shape("disc 0,0 .22", f"{tone}-20")
-
-
-def ornament(pen: Pen, x: float, y: float, size: float) -> None:
-    """Draw the style's buckle, bead, jewel, bow or tab."""
-    with pen.local(x, y, size):
-        pen.on("c", pen.shape, "box -.6,-.5 .6,.5 .15", "mid", "dark", 0.08)
-        pen.on("b", pen.shape, "disc 0,0 .45", "mid", "dark", 0.08)
-        pen.on("d", pen.shape, "ngon 0,0 .6 6", "accent", "second", 0.08)
-        pen.on("r", bow, pen, 0, 0, 1)
-        pen.on("u", pen.shape, "box -.9,-.3 .9,.3 .1", "accent", "second", 0.08)
 
 
 def _grid(box: Box, across: float, down: float) -> Iterator[tuple[int, int, float, float]]:
@@ -184,3 +175,85 @@ def _blocks(pen: Pen, box: Box, size: float) -> None:
         waist, hem = top + height * 0.36, bottom - 4 * size
         for y, high, tone in ((waist, 9.4, "accent"), (waist, 7, "second"), (hem, 4, "second")):
             pen.shape(f"box {left},{y} {right},{y + high * size}", tone)
+
+
+def folds(pen: Pen, top: float, bottom: float, spread: float, count: int) -> None:
+    """Draw soft vertical creases that fan out from the waist."""
+    for share in np.linspace(-spread, spread, count):
+        x, low = 50 + share * 0.45, 50 + share + pen.look.rng.uniform(-1, 1)
+        pen.fold([(x, top), (low, bottom)], 2.4, -0.3)
+        pen.fold([(x + 1.6, top), (low + 2.4, bottom)], 1.6, 0.16)
+
+
+def sleeves(pen: Pen, outline: str, patterned: str = "mcbdru") -> None:
+    """Draw two sleeves; the cuff is between the third and the fourth corner."""
+    for _ in pen.sides():
+        piece(pen, outline, 0.8, plain=pen.look.style[0] not in patterned)
+        pen.fold(points(outline)[[0, 3]], 2, -0.2)
+        trim(pen, points(outline)[[3, 2]], 0.7)
+
+
+def turned(pen: Pen, outline: str, top: float, bottom: float) -> None:
+    """Shade a turned body: a bright streak on the left, a dark right side."""
+    left, right = points(outline)[:, 0].min(), points(outline)[:, 0].max()
+    width = right - left
+    lit, dark = left + width * 0.28, right - width * 0.1
+    pen.fold(f"{lit},{top} {lit},{bottom}", width * 0.13, 0.34)
+    pen.fold(f"{dark},{top} {dark},{bottom}", width * 0.2, -0.34)
+
+
+def stone(pen: Pen, path: Path) -> None:
+    """Fill an outline with the product's stone, or with its metal."""
+    kind, outline = STONES[pen.look.material], points(path)
+    x, y = outline.mean(axis=0)
+    with pen.local(x, y, 1):
+        if kind.cut == "facet":
+            _facets(pen, outline - (x, y), kind)
+        elif kind.cut == "dome":
+            pen.dome(outline - (x, y), METALS.get(pen.look.material, _PEARL))
+        else:
+            _cabochon(pen, outline - (x, y), kind)
+
+
+def _facets(pen: Pen, outline: Points, stone: Stone) -> None:
+    rng, reach = pen.look.rng, np.ptp(outline, axis=0).max() / 2
+    girdle = outline[:: max(1, len(outline) // 12)]
+    table = (np.roll(girdle, 1, axis=0) + girdle) * 0.29
+    pen.shape(outline, darker(stone.rgb, 0.4))
+    for place, here in enumerate(girdle):
+        there, high, low = girdle[place - 1], table[place], table[(place + 1) % len(table)]
+        light = -0.17 * (here + there).sum() / reach + rng.uniform(-0.3, 0.3)
+        pen.shape(np.array([here, there, high]), _lit(stone, light + 0.12))
+        pen.shape(np.array([here, high, low]), _lit(stone, light - 0.2))
+    pen.shape(table, _lit(stone, 0.1))
+    for place in range(0, len(table), 2):
+        flash = _lit(stone, rng.uniform(-0.25, 0.6))
+        pen.shape(np.array([(0, 0), table[place], table[place - 1]]), flash)
+    x, y = table[len(table) * 5 // 8] * 0.6
+    pen.shape(f"ngon {x},{y} {reach * 0.14} 4", "white")
+
+
+def _lit(stone: Stone, light: float) -> RGB:
+    if light > 0:
+        return mixed(stone.rgb, stone.vein, min(light, 1))
+    return darker(stone.rgb, min(-light, 0.75))
+
+
+def _cabochon(pen: Pen, outline: Points, stone: Stone) -> None:
+    rx, ry = reach = np.ptp(outline, axis=0) / 2
+    matrix = stone.cut == "matrix"
+    pen.shape(outline, darker(stone.rgb, 0.4))
+    with pen.clipped(outline):
+        for share in np.linspace(0.95, 0.2, 7):
+            body = mixed(darker(stone.rgb, 0.3), lighter(stone.rgb, 0.14), 1 - share)
+            pen.shape(outline * share - reach * 0.14 * (1 - share), body)
+        for place, y in enumerate(np.linspace(-0.9, 0.9, 6)):
+            drift = pen.look.rng.uniform(-0.3, 0.3, 5)
+            knots = zip(np.linspace(-1.1, 1.1, 5) * rx, (y + drift) * ry, strict=True)
+            vein = points("curve " + " ".join(f"{across},{down}" for across, down in knots))
+            tone = stone.vein if matrix or place % 2 else darker(stone.rgb, 0.35)
+            pen.line(vein, mixed(stone.rgb, tone, 0.6), reach.max() * (0.05 if matrix else 0.08))
+        # Light that enters above leaves below: the glow of a translucent stone.
+        pen.tint(outline * 0.48 + reach * 0.34, stone.vein, 0 if matrix else 0.26)
+        pen.tint(outline * 0.3 + reach * 0.42, stone.vein, 0.2)
+        pen.tint(f"disc {-rx * 0.34},{-ry * 0.42} {rx * 0.3},{ry * 0.17}", "white", 0.72)
