@@ -3,7 +3,7 @@
 import signal
 
 import orjson
-import ray  # type: ignore[import-not-found]
+import ray  # type: ignore[import-not-found, unused-ignore]
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,7 +26,7 @@ class Embed:
     def __init__(self) -> None:
         self.pipeline = Pipeline(plan())
 
-    @serve.batch(  # type: ignore[untyped-decorator]
+    @serve.batch(  # type: ignore[untyped-decorator, unused-ignore]
         max_batch_size=_PLAN.batch_size, batch_wait_timeout_s=_PLAN.batch_wait_ms / 1e3
     )
     async def embed(self, pictures: list[bytes]) -> list[bytes]:
