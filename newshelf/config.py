@@ -337,6 +337,13 @@ class ShopSettings(StrictModel):
     """Before each price, such as ``€``."""
 
 
+class ConsoleSettings(StrictModel):
+    """Pages at ``/console``, for people with a key that has the scope ``admin``."""
+
+    enabled: Literal["sample", "always", "never"] = "sample"
+    """``sample``: while the drawn sample is served on loopback."""
+
+
 class GatewaySettings(StrictModel):
     """HTTP API for a shop's front end."""
 
@@ -401,6 +408,7 @@ class GatewaySettings(StrictModel):
     """Share of answers with one pair of neighbours in random order, to measure position bias."""
     history: HistorySettings = HistorySettings()
     shop: ShopSettings = ShopSettings()
+    console: ConsoleSettings = ConsoleSettings()
     log_requests: bool = True
     traces: Literal["none", "console", "otlp"] = "none"
 

@@ -1,6 +1,6 @@
 """Routes below ``/v1/admin``: server, rollouts, keys, retrainings, rules, previews.
 
-All need a key with the scope ``admin``.
+All need a key with the scope ``admin``. The console shows their answers.
 """
 
 import asyncio

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from newshelf.catalog.schema import Id
+from newshelf.config import GatewaySettings
 from newshelf.errors import (
     BadPicture,
     Conflict,
@@ -34,6 +35,7 @@ from newshelf.errors import (
 )
 from newshelf.files import StrictModel
 from newshelf.gateway.admin import add_admin_routes
+from newshelf.gateway.console import add_console_routes
 from newshelf.gateway.context import context_of, json_response, read_body
 from newshelf.gateway.items import add_items_routes
 from newshelf.gateway.keys import KeyAccess, KeyFile
@@ -41,6 +43,7 @@ from newshelf.gateway.middleware import Middleware
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, make_spans
 from newshelf.gateway.open_inference import add_open_inference_routes
 from newshelf.gateway.openapi import NOT_NOW, REFUSED, add_docs_page, body_of, describe, errors_of
+from newshelf.gateway.pages import add_page_files, page_paths
 from newshelf.gateway.record import Record, open_record, spool_of
 from newshelf.gateway.schemas import (
     Alive,
@@ -142,11 +145,12 @@ class PlainApp(FastAPI):
 
 
 _DESCRIPTION = "/openapi.json"
+_CLOSED = GatewaySettings()
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def make_app(
-    state_of: Callable[[], AppState], lifespan: Lifespan, *, shop: bool = False
+    state_of: Callable[[], AppState], lifespan: Lifespan, settings: GatewaySettings = _CLOSED
 ) -> FastAPI:
     """Return the application without its middleware; it begins with ``lifespan``."""
     app = PlainApp(
@@ -172,8 +176,12 @@ def make_app(
     add_open_inference_routes(app, state_of)
     _add_monitoring(app, state_of)
     add_docs_page(app, _DESCRIPTION)
-    if shop:
+    if settings.shop.enabled == "always":
         add_shop_routes(app, state_of)
+    if settings.console.enabled == "always":
+        add_console_routes(app, state_of)
+    if page_paths(settings):
+        add_page_files(app)
     return app
 
 
@@ -320,7 +328,7 @@ def make_worker(plan: GatewayPlan, *, store: OpenStore = open_store) -> ASGIApp:
             yield
         log.flush()
 
-    app = make_app(lambda: opened[0], lifespan, shop=settings.shop.enabled == "always")
+    app = make_app(lambda: opened[0], lifespan, settings)
     guarded = Middleware(
         app,
         access=access,

@@ -226,9 +226,9 @@ class KeyAccess:
         """Return all keys, each with the time of its last request to this process."""
         return [(key, self._used.get(key.name)) for key in self._keys.values()]
 
-    def visit(self, address: str, rate_per_s: float) -> None:
+    def visit(self, address: str, rate_per_s: float, what: str = "pages") -> None:
         """Count a request without a key at the rate of its address."""
-        self._take((address, "pages"), 1, rate_per_s, "a visitor")
+        self._take((address, what), 1, rate_per_s, "a visitor")
 
     def count(self, key: ApiKey, address: str, what: str, number: int) -> None:
         """Count requests, events or items at the rates of the key and of a public one's client.

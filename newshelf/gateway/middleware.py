@@ -35,7 +35,7 @@ from newshelf.gateway.models import ModelName
 from newshelf.gateway.observability import GatewayMetrics, RequestLog, Spans
 from newshelf.gateway.open_inference import with_error
 from newshelf.gateway.openapi import DOCS, DOCS_FILES
-from newshelf.gateway.pages import HEADERS, error_page, is_page
+from newshelf.gateway.pages import HEADERS, error_page, page_paths
 from newshelf.gateway.translation import ENGLISH, in_language, preferred_language
 from newshelf.serving.products import refuse_coding
 from newshelf.serving.protocol import Deadline
@@ -85,6 +85,7 @@ class Middleware:
         # Request ids are no secrets; asking the system for each would cost more than its request.
         self._random = random.Random(secrets.randbits(_ID_BITS))  # noqa: S311
         self._in_progress = 0
+        self._pages = page_paths(self.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -141,7 +142,7 @@ class Middleware:
         self.log.request(context, scope["method"], route)
 
     def _is_page(self, path: str) -> bool:
-        return self.settings.shop.enabled == "always" and is_page(path)
+        return f"{path}/".startswith(self._pages)
 
     def _route(self, path: str) -> str:
         """Return the served path, with a name in braces for an id at its end, or ``other``."""

@@ -13,19 +13,20 @@ from importlib.resources import files
 from typing import get_args
 from urllib.parse import parse_qsl, urlencode
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
 
 from newshelf import __version__
-from newshelf.config import Language
+from newshelf.config import GatewaySettings, Language
 from newshelf.errors import Forbidden, NewshelfError, RequestError
 from newshelf.files import open_templates
 from newshelf.gateway.context import read_body
 from newshelf.gateway.schemas import form_parts
 from newshelf.gateway.translation import ENGLISH, preferred_language, translated
 
-SHOP, PAGE_FILES = "/shop", "/page-files"
+SHOP, CONSOLE, PAGE_FILES = "/shop", "/console", "/page-files"
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -39,14 +40,22 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=()"),
 ]
-"""Of every answer under ``SHOP`` and ``PAGE_FILES``; each page sets its own ``cache-control``."""
+"""Of every page and its files; each page sets its own ``cache-control``."""
 _YEAR_S = 365 * 86_400
 _MAX_FIELDS = 100
 
 
-def is_page(path: str) -> bool:
-    """Return whether a path is answered with pages, pictures and files for a browser."""
-    return path == SHOP or path.startswith((f"{SHOP}/", f"{PAGE_FILES}/"))
+def page_paths(settings: GatewaySettings) -> tuple[str, ...]:
+    """Return beginnings of the paths that are answered with pages and files for a browser."""
+    sections = ((SHOP, settings.shop), (CONSOLE, settings.console))
+    served = [f"{path}/" for path, section in sections if section.enabled == "always"]
+    return (*served, f"{PAGE_FILES}/") if served else ()
+
+
+def add_page_files(app: FastAPI) -> None:
+    """Add styles, script and icon of the pages to ``app``."""
+    folder = str(files("newshelf.gateway") / "page_files")
+    app.mount(PAGE_FILES, StaticFiles(directory=folder), name="page-files")
 
 
 def language_of(request: Request) -> Language:
@@ -94,17 +103,24 @@ def page(request: Request, template: str, *, status: int = 200, **values: object
 def error_page(request: Request, error: NewshelfError) -> Response:
     """Return the page of an error, which says what to do in the visitor's language."""
     message = translated(error.code, error.message, language_of(request)) or error.message
-    return page(request, "error.html", status=error.http_status, code=error.code, message=message)
+    home = CONSOLE if request.url.path.startswith(CONSOLE) else SHOP
+    said = {"code": error.code, "message": message, "home": home}
+    return page(request, "error.html", status=error.http_status, **said)
 
 
-def keep(response: Response, request: Request, name: str, value: str) -> None:
-    """Set a cookie that scripts cannot read, for a year; an empty value removes it."""
+def keep(response: Response, request: Request, name: str, value: str, *, path: str = "/") -> None:
+    """Set a cookie that scripts cannot read; an empty value removes it.
+
+    It lasts a year. One of a path below ``/`` ends with the browser, and no other site sends it.
+    """
+    lasting_s = _YEAR_S if path == "/" else None
     response.set_cookie(
         f"newshelf_{name}",
         value,
-        max_age=_YEAR_S if value else 0,
+        max_age=lasting_s if value else 0,
+        path=path,
         httponly=True,
-        samesite="lax",
+        samesite="lax" if path == "/" else "strict",
         secure=request.url.scheme == "https",
     )
 

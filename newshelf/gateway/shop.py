@@ -11,10 +11,10 @@ import re
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib.resources import files
+from functools import partial
 from typing import Annotated, Any, NamedTuple, get_args
 from urllib.parse import quote
 
@@ -22,7 +22,6 @@ import orjson
 import pybase64
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
-from fastapi.staticfiles import StaticFiles
 from pydantic import Field, TypeAdapter
 
 from newshelf.catalog.schema import READ_KINDS, Id, picture_kind
@@ -35,15 +34,7 @@ from newshelf.errors import (
     UnknownItem,
 )
 from newshelf.gateway.context import context_of
-from newshelf.gateway.pages import (
-    PAGE_FILES,
-    SHOP,
-    form_token,
-    keep,
-    language_of,
-    page,
-    read_form,
-)
+from newshelf.gateway.pages import SHOP, form_token, keep, language_of, page, read_form
 from newshelf.gateway.schemas import id_of, parse_recommend_body, parse_search_body
 from newshelf.gateway.state import AppState, Parse
 from newshelf.gateway.translation import in_language
@@ -290,15 +281,15 @@ async def change_view(visit: Visit) -> Response:
     return visit.finished(RedirectResponse(SHOP, _SEE_OTHER), view=view)
 
 
-async def picture(visit: Visit) -> Response:
+async def picture(state: AppState, asked: Mapping[str, str]) -> Response:
     """Return a product's picture, whose place the store knows and no request names."""
-    limit = visit.state.plan.limits.max_picture_bytes
-    found = await asyncio.to_thread(_picture, visit.state, id_of({**visit.asked}) or "", limit)
+    limit = state.plan.limits.max_picture_bytes
+    found = await asyncio.to_thread(_picture, state, id_of({**asked}) or "", limit)
     kind = picture_kind(found[1]) if found else None
     if found is None or kind not in READ_KINDS:
         raise NotFound("there is no such picture")
     # The address changes with the product.
-    unchanging = visit.asked.get("v") == str(found[0].revision)
+    unchanging = asked.get("v") == str(found[0].revision)
     kept = "public, max-age=31536000, immutable" if unchanging else "public, max-age=60"
     return Response(found[1], media_type=f"image/{kind.lower()}", headers={"cache-control": kept})
 
@@ -322,20 +313,15 @@ _ROUTES: Sequence[tuple[str, str, _Show]] = (
     ("GET", f"{SHOP}/cart", cart),
     ("POST", f"{SHOP}/cart", change_cart),
     ("POST", f"{SHOP}/view", change_view),
-    ("GET", f"{SHOP}/picture", picture),
+    ("GET", f"{SHOP}/picture", lambda visit: picture(visit.state, visit.asked)),
 )
 
 
 def add_shop_routes(app: FastAPI, state_of: Callable[[], AppState]) -> None:
-    """Add the routes, and the files of the pages, to ``app``."""
+    """Add the routes to ``app``."""
 
-    def route(show: _Show) -> Callable[[Request], Awaitable[Response]]:
-        async def answer(request: Request) -> Response:
-            return await show(Visit(request, state_of()))
-
-        return answer
+    async def answer(request: Request, show: _Show) -> Response:
+        return await show(Visit(request, state_of()))
 
     for method, path, show in _ROUTES:
-        app.add_api_route(path, route(show), methods=[method], include_in_schema=False)
-    folder = str(files("newshelf.gateway") / "page_files")
-    app.mount(PAGE_FILES, StaticFiles(directory=folder), name="page-files")
+        app.add_route(path, partial(answer, show=show), methods=[method], include_in_schema=False)

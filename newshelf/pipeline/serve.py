@@ -24,7 +24,7 @@ from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan
 from newshelf.pipeline.workspace import ROOT, Workspace
 from newshelf.rollout.versions import PromotedFile
 from newshelf.server.client import Client
-from newshelf.server.ports import Ports, listen
+from newshelf.server.ports import LOOPBACK, Ports, listen
 from newshelf.server.process import ProgramPlan, program, read_log, rotate_log, write_plan
 from newshelf.server.program import (
     ControllerPlan,
@@ -130,6 +130,8 @@ def serve(
                     console.print(f"[green]✓[/] the gateway answers at {gateway.url}")
                     if gateway.settings.shop.enabled == "always":
                         console.print(f"[green]✓[/] the shop window is at {gateway.url}/shop")
+                    if gateway.settings.console.enabled == "always":
+                        console.print(f"[green]✓[/] the console is at {gateway.url}/console")
                 if has_shelf(settings):
                     seed_products(catalog, workspace.store_url(settings), console)
                     shelf = plan_shelf(state, workspace, settings)
@@ -239,10 +241,13 @@ def plan_gateway(
     from newshelf.serving.index import read_columns  # noqa: PLC0415 - imports scipy
 
     gateway = settings.gateway
-    shop = gateway.shop
+    shop, console = gateway.shop, gateway.console
     if workspace.is_sample and shop.enabled == "sample":
         shop = shop.model_copy(update={"enabled": "always", "views": True})
-    gateway = gateway.model_copy(update={"port": port or gateway.port, "shop": shop})
+    if workspace.is_sample and console.enabled == "sample" and gateway.host in LOOPBACK:
+        console = console.model_copy(update={"enabled": "always"})
+    chosen = {"port": port or gateway.port, "shop": shop, "console": console}
+    gateway = gateway.model_copy(update=chosen)
     popular = state.directory / "popular.json"
     write_popular(read_columns(workspace.graphs / "index"), popular)
     first_key(workspace)

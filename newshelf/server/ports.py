@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from newshelf.errors import ServerError
 
 HOST = "127.0.0.1"
+LOOPBACK = (HOST, "::1", "localhost")
 _LAST = 65535
 
 

@@ -229,6 +229,13 @@ class Leases:
             ).returning(table.holder)
             return connection.execute(taken).first() is not None
 
+    def holder(self, name: str) -> str | None:
+        """Return who has a lease now."""
+        table = self.table.c
+        query = select(table.holder).where(table.name == name, table.expires_us > now_us())
+        with self._database.reading() as connection:
+            return connection.scalar(query)
+
     def release(self, name: str, holder: str) -> None:
         """Release a lease if ``holder`` still has it."""
         with self._database.writing() as connection:

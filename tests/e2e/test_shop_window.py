@@ -1,13 +1,11 @@
 """The shop window in a browser, before a real model: what a visitor does changes what is shown."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
     Browser,
     Locator,
@@ -15,15 +13,13 @@ from playwright.sync_api import (
     Response,
     TimeoutError,  # noqa: A004
     expect,
-    sync_playwright,
 )
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import ROOT
+from tests.e2e.browsers import MOST_BYTES, PATIENT_MS, check_accessible, chromium, watched_page
 
-PATIENT_MS = 60_000
-MOST_BYTES = 200_000
 PAINTED = """() => new Promise(painted => new PerformanceObserver(
   entries => painted(entries.getEntries()[0].startTime)
 ).observe({type: "paint", buffered: true}))"""
@@ -33,36 +29,15 @@ KEPT = ROOT / "test-reports" / "shop"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.fail("these tests need Chromium: apt-get install chromium (docs/shop.md)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program)
-        yield browser
-        browser.close()
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture
 def page(browser: Browser, server: Served) -> Iterator[Page]:
-    """A new visitor, whose browser must have nothing to complain about."""
     assert server.state.gateway is not None
-    with browser.new_context(
-        base_url=server.state.gateway.url, viewport={"width": 390, "height": 844}
-    ) as context:
-        page = context.new_page()
-        page.set_default_timeout(PATIENT_MS)
-        expect.set_options(timeout=PATIENT_MS)
-        problems: list[str] = []
-        page.on("console", lambda one: problems.append(one.text) if one.type != "log" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        yield page
-        assert problems == []
-
-
-def check_accessible(page: Page) -> None:
-    found = Axe().run(page).response["violations"]
-    serious = [one for one in found if one["impact"] in {"serious", "critical"}]
-    assert serious == [], page.url
+    with watched_page(browser, server.state.gateway.url) as opened:
+        yield opened
 
 
 def until(shown: Locator, act: Callable[[], object]) -> None:

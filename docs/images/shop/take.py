@@ -5,12 +5,16 @@ with Chinese characters (fonts-wqy-microhei). Prints when each page was first pa
 
 Pictures of the tutorials: ``python docs/images/shop/take.py ADDRESS FILE.webp [SELECTOR]`` takes
 one of any page, or of a part of it.
+
+Pictures of the console: ``python docs/images/shop/take.py ADDRESS FILE.key``, with a key of the
+scope admin, while a rollout runs.
 """
 
 import io
 import shutil
 import statistics
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +22,11 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 SIZES = ((1280, 900), (390, 844))
 SENTENCE = "silver ring under 200"
+SHOPPER = "visitor-1"
+"""Of whom the console's pictures tell; it should have a history."""
 QUALITY = 82
 PAINTED = """() => new Promise(painted => new PerformanceObserver(
   entries => painted(entries.getEntries()[0].startTime)
@@ -31,6 +37,7 @@ TIMES = 9
 def take(page: Page, name: str, width: int) -> None:
     """Write a picture of what the window shows."""
     page.wait_for_load_state("networkidle")
+    name = name if "/" in name else f"shop/{name}"
     write(page.screenshot(), FOLDER / f"{name}-{width}.webp")
 
 
@@ -47,6 +54,36 @@ def take_one(browser: Browser, address: str, path: Path, selector: str = "") -> 
     page.goto(address)
     page.wait_for_load_state("networkidle")
     write(page.locator(selector).first.screenshot() if selector else page.screenshot(), path)
+
+
+def visit_console(browser: Browser, url: str, key: str, width: int, height: int) -> None:
+    """Walk through the console as somebody who signs in."""
+    with browser.new_context(
+        base_url=url, viewport={"width": width, "height": height}, locale="en"
+    ) as context:
+        page = context.new_page()
+        page.goto("/console")
+        take(page, "console/sign-in", width)
+        page.get_by_label("A key with the scope admin").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", name="Overview").wait_for()
+        take(page, "console/overview", width)
+        rollout = page.locator("th a").first.get_attribute("href")
+        page.goto("/console/shelf?q=ring")
+        take(page, "console/shelf", width)
+        page.locator("th a").first.click()
+        page.get_by_label("Price").wait_for()
+        take(page, "console/item", width)
+        for name, path in (
+            ("rollout", rollout),
+            ("shopper", f"/console/shopper?unit={SHOPPER}"),
+            ("rules", f"/console/rules?placement=home&unit={SHOPPER}"),
+            ("retrainings", "/console/retrainings"),
+            ("keys", "/console/keys"),
+            ("rollout-zh", f"{rollout}&lang=zh"),
+        ):
+            page.goto(str(path))
+            take(page, f"console/{name}", width)
 
 
 def print_paints(browser: Browser, url: str) -> None:
@@ -116,8 +153,14 @@ def open_browser() -> Iterator[Browser]:
 
 
 def main(address: str, path: str = "", selector: str = "") -> None:
-    """Take all pictures of the shop window, or one."""
+    """Take all pictures of the shop window or, with a key, of the console; or one."""
     with open_browser() as browser:
+        if path.endswith(".key"):
+            for width, height in SIZES:
+                visit_console(browser, address, Path(path).read_text().strip(), width, height)
+                # One address may not sign in more often.
+                time.sleep(6)
+            return
         if path:
             take_one(browser, address, Path(path), selector)
             return

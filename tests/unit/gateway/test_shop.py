@@ -1,7 +1,6 @@
 """The shop window: what a visitor sees, what the store learns of it, and what a page never does."""
 
 import base64
-import io
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -11,25 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from newshelf.store.items import ItemColumns, ItemWrite
 from newshelf.store.records import Feedback, TrafficSplit
 from tests.fake_predictors import FAKE_IDS
 from tests.gateways import Gateway, StartGateway
+from tests.unit.gateway.browsing import HOSTILE, png, token_in
 from tests.unit.gateway.fake_torchserve import FakeTorchServe, status
 
-HOSTILE = "\"><script>alert('1')</script>{{ 7 * 7 }} ${x}"
 ON = {"enabled": "always", "views": True}
 SPLIT = TrafficSplit(
     rollout="r1", salt="s", control="control00000", challenger="challenger00", share=0.5
 )
-
-
-def png(color: str = "teal") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), color).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -68,10 +60,6 @@ def browser(gateway: Gateway) -> Iterator[httpx.Client]:
 
 get = partial(httpx.get, timeout=30, trust_env=False)
 post = partial(httpx.post, timeout=30, trust_env=False)
-
-
-def token_in(page: httpx.Response) -> str:
-    return re.findall(r'name="token" value="([0-9a-f]{64})"', page.text)[0]
 
 
 def links_in(page: httpx.Response, path: str) -> list[str]:
@@ -384,7 +372,7 @@ def test_it_speaks_chinese_by_header_link_and_from_then_on(browser: httpx.Client
 
 def test_every_text_is_translated_and_no_translation_is_left_over() -> None:
     folder = Path(__file__).parents[3] / "newshelf" / "gateway"
-    sources = "\n".join(one.read_text() for one in folder.glob("templates/*.html"))
+    sources = "\n".join(one.read_text() for one in folder.glob("templates/**/*.html"))
     said = set(re.findall(r"""\bt\(\s*["']([^"']+)["']""", sources))
     rows = [line.split("\t") for line in (folder / "pages_zh.tsv").read_text().splitlines()]
     assert {english for english, _ in rows} == said

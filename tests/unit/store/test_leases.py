@@ -23,6 +23,14 @@ def test_a_lease_is_given_back_by_its_holder_alone(store: EventStore) -> None:
     assert store.leases.acquire("spring", "b", LONG_S)
 
 
+def test_a_lease_has_a_holder_while_it_lasts(store: EventStore) -> None:
+    assert store.leases.holder("spring") is None
+    store.leases.acquire("spring", "a", 60)
+    assert store.leases.holder("spring") == "a"
+    store.leases.acquire("spring", "a", 0)
+    assert store.leases.holder("spring") is None
+
+
 def test_a_dead_controllers_lease_runs_out(store: EventStore) -> None:
     assert store.leases.acquire("spring", "a", 0.2)
     deadline = time.monotonic() + 60
