@@ -35,6 +35,8 @@ class Suite:
     heading: Heading
     versions: Callable[[], Mapping[str, str]]
     """Return the versions of what the figures depend on."""
+    on_request: Sequence[str] = ()
+    """Tasks that are run only when they are named."""
 
     @property
     def default_report(self) -> Path:
@@ -61,7 +63,9 @@ class Suite:
         return folder
 
     def chosen(self, only: Sequence[str]) -> list[str]:
-        """Return the tasks to run in the suite's order; all when ``only`` is empty.
+        """Return the tasks to run in the suite's order.
+
+        When ``only`` is empty, those are all but the ones that are run on request.
 
         Raises:
             SettingsError: there is no such task.
@@ -72,7 +76,8 @@ class Suite:
                 f"--only {' '.join(unknown)}: there is no such task; the tasks are "
                 f"{', '.join(self.tasks)}"
             )
-        return [name for name in self.tasks if not only or name in only]
+        wanted = only or set(self.tasks).difference(self.on_request)
+        return [name for name in self.tasks if name in wanted]
 
     def command(self, only: Sequence[str], report: Path, **options: Any) -> str:
         """Return the command line that repeats a run; options that are None are left out."""

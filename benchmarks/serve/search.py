@@ -65,16 +65,20 @@ def grown(real: FloatArray, rows: int, rng: np.random.Generator) -> FloatArray:
 
 
 def write_grown(real: FloatArray, rows: int, path: Path, seed: int) -> FloatArray:
-    """Write ``grown`` vectors to a file in blocks, unless it exists, and map it."""
-    rng = np.random.default_rng(seed)
+    """Write ``grown`` vectors to a file in blocks, unless it exists, and map it.
+
+    Each block has its own seed, so a run that was interrupted continues after its last whole one.
+    """
     width = real.shape[1]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".part")
-        made = np.memmap(aside, dtype=np.float32, mode="w+", shape=(rows, width))
-        for start in range(0, rows, _BLOCK):
-            made[start : start + _BLOCK] = grown(real, min(_BLOCK, rows - start), rng)
-        made.flush()
+        with aside.open("ab") as file:
+            whole = file.tell() // (_BLOCK * width * 4) * _BLOCK
+            file.truncate(whole * width * 4)
+            for start in range(whole, rows, _BLOCK):
+                rng = np.random.default_rng([seed, start])
+                file.write(grown(real, min(_BLOCK, rows - start), rng).data)
         aside.rename(path)
     return np.asarray(np.memmap(path, dtype=np.float32, mode="r", shape=(rows, width)))
 
@@ -116,7 +120,7 @@ def make(real: FloatArray, rows: int, work: Path) -> Made:
             manifest, kept = build_search(matrix, aside, _NAME)
             took = time.perf_counter() - start
             if kept:
-                save_file(kept, aside / "search.safetensors")
+                save_file(dict(kept), aside / "search.safetensors")
             found = None if manifest is None else manifest.model_dump(mode="json")
             write_json(aside / "made.json", {"search": found, "build_s": took})
     stored = read_json(folder / "made.json")

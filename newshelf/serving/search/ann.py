@@ -10,6 +10,8 @@ than choosing. So a filter never leaves fewer rows than requested if enough exis
 Jégou, Douze and Schmid, Product quantization for nearest neighbor search, 2011 (IVF).
 """
 
+import ctypes
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -39,10 +41,6 @@ from newshelf.serving.search.exact import (
     scan_lists,
 )
 
-_ADVERSE_SHARE = 0.9
-"""A filter goes against the query when less than this part of its share of all rows passes in
-the lists that are nearest."""
-
 
 @dataclass(frozen=True)
 class Lists:
@@ -55,52 +53,42 @@ class Lists:
     members: NDArray[np.int32]
     """``(N,)``: the rows of the first list, then those of the second, …"""
 
-    def near(self, query: FloatArray, budget: int) -> IntArray:
-        """Return the lists nearest to ``(D,)`` that hold ``budget`` rows together, or all."""
-        order = self._order(query)
-        return order[: _stop(np.cumsum(self.sizes[order]), budget)]
-
-    def near_allowed(
-        self, query: FloatArray, allowed: Mask, budget: int, least: int, otherwise: int
+    def near(
+        self, query: FloatArray, budget: int, allowed: Mask | None, least: int, otherwise: int
     ) -> IntArray:
-        """Return the nearest lists under a filter ``(N,)``.
+        """Return the lists nearest to ``(D,)`` that hold ``budget`` rows together, or all.
 
-        Those that hold ``budget`` rows, passing or not. But where fewer of them pass than
-        ``least``, or than pass elsewhere, the filter goes against the query:
-        what passes lies far away, where the order of the lists says less about the order of
-        their rows. Then it is the nearest lists with ``otherwise`` rows that pass, or all.
+        Where fewer of them than ``least`` pass a filter ``(N,)``, it goes against the query: what
+        passes lies far away, where the order of the lists says less about the order of their rows.
+        Then it is the nearest lists with ``otherwise`` rows that pass, or all.
         """
-        order = self._order(query)
+        order = np.argsort(-(self.centroids @ query))
         visited = order[: _stop(np.cumsum(self.sizes[order]), budget)]
-        rows = np.concatenate([self._rows(at) for at in visited])
-        passing = np.count_nonzero(np.take(allowed, rows))
-        share = np.count_nonzero(allowed) / len(allowed)
-        if passing >= max(least, _ADVERSE_SHARE * share * len(rows)):
+        if allowed is None:
             return visited
-        sizes = self._count(allowed)
-        visited = order[: _stop(np.cumsum(sizes[order]), otherwise)]
-        return visited[sizes[visited] > 0]
+        counts = self._count(visited, allowed)
+        if counts.sum() < least:
+            while counts.sum() < otherwise and len(counts) < len(order):
+                further = order[len(counts) : 2 * len(counts)]
+                counts = np.append(counts, self._count(further, allowed))
+            counts = counts[: _stop(np.cumsum(counts), otherwise)]
+            visited = order[: len(counts)]
+        return visited[counts > 0]
 
     def rows_before(self, query: FloatArray) -> IntArray:
         """``(L,)``: how many rows are compared before each list's turn comes."""
-        order = self._order(query)
+        order = np.argsort(-(self.centroids @ query))
         before = np.empty(len(order), dtype=np.int64)
         before[order] = np.cumsum(self.sizes[order]) - self.sizes[order]
         return before
 
-    def _order(self, query: FloatArray) -> IntArray:
-        return np.argsort(-(self.centroids @ query))
-
-    def _rows(self, at: int) -> NDArray[np.int32]:
-        start = self._starts[at]
-        return self.members[start : start + self.sizes[at]]
-
-    def _count(self, allowed: Mask) -> IntArray:
-        """``(L,)``: how many rows of each list pass."""
-        counts = np.zeros(len(self.sizes), dtype=np.int64)
-        filled = np.flatnonzero(self.sizes)
-        passing = np.take(allowed, self.members).view(np.uint8)
-        counts[filled] = np.add.reduceat(passing, self._starts[filled], dtype=np.int64)
+    def _count(self, lists: IntArray, allowed: Mask) -> IntArray:
+        """``(len(lists),)``: how many rows of each pass."""
+        starts, sizes = self._starts[lists], self.sizes[lists]
+        pairs = zip(starts, starts + sizes, strict=True)
+        rows = np.concatenate([self.members[start:end] for start, end in pairs])
+        reached = np.append(0, np.cumsum(np.take(allowed, rows), dtype=np.int64))
+        counts: IntArray = np.diff(reached[np.append(0, np.cumsum(sizes))])
         return counts
 
     @cached_property
@@ -115,11 +103,28 @@ def _stop(reached: IntArray, budget: int) -> int:
 
 _COMPARED = 2
 """Factor of the rows asked for that are compared in float32."""
-_RARE = 0.025
-"""Where a filter lets no larger share pass, all lists are scanned. Of a million rows, 1 % passing:
-11 ms instead of 22, and 2 %: 13 ms instead of 18; 5 %: 20 instead of 11."""
+_RARE, _RARE_ROWS = 0.025, 25_000
+"""Where a filter lets no larger share or number pass, all lists are scanned. Of a million rows, 1 %
+passing: 11 ms instead of 22, and 2 %: 13 ms instead of 18; 5 %: 20 instead of 11."""
+_DOUBT = 2
+"""Half the difference of two products of codes, in standard deviations, that says which is larger.
+``QueryCode.error`` bounds the worst directions of what rounding leaves; of random ones it takes the
+share 1 / √D, at most."""
+_ADVERSE_SHARE = 0.9
+"""A filter goes against the query when less than this part of its share of all rows passes in
+the lists that are nearest."""
 _ADVERSE_FILTER_BUDGETS = 8
 """Budgets of passing rows that are compared under a filter that goes against the query."""
+_MEMORY = 4 << 30
+"""A matrix with more bytes is not taken to stay in memory: its rows come from the disk."""
+_LIBC = ctypes.CDLL(None)
+
+
+def _advise(rows: FloatArray, advice: int) -> None:
+    """Tell the system about the pages of some rows that follow each other."""
+    start = rows.ctypes.data
+    before = start % mmap.PAGESIZE
+    _LIBC.madvise(ctypes.c_void_p(start - before), ctypes.c_size_t(before + rows.nbytes), advice)
 
 
 @dataclass(frozen=True)
@@ -138,14 +143,25 @@ class AnnSearch:
     def nearest(self, query: FloatArray, allowed: Mask, limit: int) -> IntArray:
         """See ``Search``; as exact as the budget, and exact where few rows pass."""
         count = int(np.count_nonzero(allowed))
-        if count <= _RARE * len(allowed) or few(count, len(allowed), limit):
+        rare = min(_RARE * len(allowed), _RARE_ROWS)
+        if count <= rare or few(count, len(allowed), limit):
             return self.exact(query, allowed, limit)
         only = None if count == len(allowed) else allowed
         lists = self._lists(query, only, count, limit)
         code, compared = self.codes.query(query), min(_COMPARED * limit, count)
-        _, rows = scan_lists(self.index, code.values, compared, only, lists)
+        products, rows = scan_lists(self.index, code.values, compared, only, lists)
         rows = rows[rows >= 0]
-        return best_rows(rows, self.matrix[rows] @ query, limit)
+        if len(rows) <= limit:
+            return np.sort(rows)
+        # Where the codes leave no doubt, float32 would change nothing.
+        doubt = _DOUBT * code.error / code.step / len(query) ** 0.5
+        sure = int(np.count_nonzero(products > products[limit - 1] + doubt))
+        rest = rows[sure : np.count_nonzero(products >= products[limit - 1] - doubt)]
+        for row in rest.tolist() if self.matrix.nbytes > _MEMORY else ():
+            # All are read at once, not one after the other.
+            _advise(self.matrix[row], mmap.MADV_WILLNEED)
+        best = best_rows(rest, self.matrix[rest] @ query, limit - sure)
+        return np.sort(np.concatenate([rows[:sure], best]))
 
     def exact(self, query: FloatArray, allowed: Mask, limit: int, *, threads: int = 1) -> IntArray:
         """Return the same from all lists, proven; ``threads`` share them."""
@@ -163,23 +179,19 @@ class AnnSearch:
 
     def _lists(self, query: FloatArray, allowed: Mask | None, count: int, limit: int) -> IntArray:
         budget = self.budget(limit)
-        if allowed is None:
-            return self.lists.near(query, budget)
-        rarity = len(allowed) / count
-        return self.lists.near_allowed(
-            query,
-            allowed,
-            # Never more than would make as many passing rows as there are without a filter.
-            min(self.budget(ceil(limit * rarity)), ceil(budget * rarity)),
-            _COMPARED * limit,
-            _ADVERSE_FILTER_BUDGETS * budget,
-        )
+        rarity = len(self.matrix) / count
+        # Never more than would make as many passing rows as there are without a filter.
+        wider = min(self.budget(ceil(limit * rarity)), ceil(budget * rarity))
+        least = max(_COMPARED * limit, ceil(_ADVERSE_SHARE * wider / rarity))
+        return self.lists.near(query, wider, allowed, least, _ADVERSE_FILTER_BUDGETS * budget)
 
 
 def open_ann(
     matrix: FloatArray, path: Path, name: str, manifest: SearchManifest, tensors: Tensors
 ) -> AnnSearch:
     """See ``open_search``."""
+    if matrix.nbytes > _MEMORY:
+        _advise(matrix, mmap.MADV_RANDOM)
     index = read_faiss(path, faiss.IndexIVFScalarQuantizer, manifest.bytes, *matrix.shape)
     lists = Lists(
         tensors[f"{name}.centroids"], tensors[f"{name}.sizes"], tensors[f"{name}.members"]

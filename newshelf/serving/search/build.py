@@ -1,16 +1,15 @@
 """Building of a search's files, and tuning of approximate search for a recall."""
 
-from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from newshelf.serving.search.ann import Lists
-from newshelf.serving.search.base import FloatArray, IntArray, SearchManifest, codes_file
-from newshelf.serving.search.exact import INT8, Codes, int8_blocks, measure_codes
+from newshelf.serving.search.base import FloatArray, IntArray, SearchManifest, Tensors, codes_file
+from newshelf.serving.search.exact import INT8, Codes, code_rows
 
 LIMITS = (10, 100, 1000)
 """Answers of these lengths are tuned for."""
@@ -24,47 +23,44 @@ _LONGEST = 5
 _TUNING_SEED = 4321
 
 
-def tune_budgets(matrix: FloatArray, lists: Lists) -> dict[int, int]:
-    """The rows to compare, by how many are asked for.
+def tune_budgets(
+    matrix: FloatArray, lists: Lists, assigned: IntArray, queries: FloatArray
+) -> dict[int, int]:
+    """The rows to compare, by how many are asked for; ``assigned`` is the list of each row.
 
     A true neighbour is found when its list is visited, which it is once the rows of the
     lists before it do not fill the budget. So the budget for a recall is that quantile of
     the rows before the true neighbours' lists.
     """
-    queries = _queries(matrix)
+    before = np.stack([lists.rows_before(query) for query in queries])
     limits = sorted({min(limit, len(matrix)) for limit in LIMITS})
-    list_of = np.empty(len(matrix), dtype=np.int64)
-    list_of[lists.members] = np.repeat(np.arange(len(lists.sizes)), lists.sizes)
-    before = [lists.rows_before(query) for query in queries]
-    return {limit: _budget(_truth(matrix, queries, limit), before, list_of) for limit in limits}
-
-
-def _budget(truth: IntArray, before: Sequence[IntArray], list_of: IntArray) -> int:
-    needed = [rows[list_of[found]] for found, rows in zip(truth, before, strict=True)]
+    truth = assigned[_nearest(matrix, queries, limits[-1])]
+    needed = np.take_along_axis(before, truth, axis=1)
+    quantiles = (np.quantile(needed[:, :limit], RECALL, method="higher") for limit in limits)
     # A list is visited while the budget is not reached, so one row more than come before it.
-    return int(np.quantile(np.concatenate(needed), RECALL, method="higher")) + 1
+    return {limit: int(most) + 1 for limit, most in zip(limits, quantiles, strict=True)}
 
 
-def _queries(matrix: FloatArray) -> FloatArray:
+def _queries(sample: FloatArray) -> FloatArray:
     """Unit means of one to five items, as of histories: half alike, half at random."""
     rng = np.random.default_rng(_TUNING_SEED)
-    rows = rng.choice(len(matrix), min(_QUERIES, len(matrix)), replace=False)
-    near = _truth(matrix, matrix[rows], min(_NEAR, len(matrix)))
+    rows = rng.choice(len(sample), min(_QUERIES, len(sample)), replace=False)
+    near = _nearest(sample, sample[rows], min(_NEAR, len(sample)))
     means = []
     for at, (row, found) in enumerate(zip(rows, near, strict=True)):
-        others = found if at % 2 else np.arange(len(matrix))
+        others = found if at % 2 else np.arange(len(sample))
         rest = rng.choice(others, rng.integers(_LONGEST))
-        means.append(matrix[[row, *rest]].mean(axis=0))
+        means.append(sample[[row, *rest]].mean(axis=0))
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     unit: FloatArray = np.stack(means) / np.maximum(lengths, 1e-12)
     return unit
 
 
-def _truth(matrix: FloatArray, queries: FloatArray, limit: int) -> IntArray:
-    """Return the rows with the largest inner products with each query, ``(B, limit)``."""
+def _nearest(matrix: FloatArray, queries: FloatArray, limit: int) -> IntArray:
+    """Return the rows with the largest inner products with each query, ``(B, limit)``, in order."""
     asked = np.ascontiguousarray(queries)
     rows: IntArray = faiss.knn(asked, matrix, limit, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    return np.sort(rows, axis=1)
+    return rows
 
 
 ANN_ITEMS = 100_000
@@ -81,8 +77,9 @@ _SAMPLES = 40
 """Rows per list that k-means looks at; faiss asks for at least 39."""
 _ROUNDS = 8
 _SEED = 1234
-
-Tensors = dict[str, NDArray[np.generic]]
+_CANDIDATES = 1024
+"""Centroids that a row is compared with."""
+_BLOCK_ROWS = 131_072
 
 
 def build_search(
@@ -102,20 +99,29 @@ def build_search(
     many = len(matrix) > ann_items
     if not many and matrix.nbytes <= compressed_bytes:
         return None, {}
-    codes = measure_codes(matrix)
     path = folder / codes_file(name)
-    kept: Tensors = {f"{name}.rotation": codes.rotation}
     if not many:
-        _write_flat(matrix, codes, path)
-        return _manifest(path, codes), kept
-    lists = _write_lists(matrix, codes, path)
-    kept |= {
+        codes = _write_flat(matrix, path)
+        return _manifest(path, codes), {f"{name}.rotation": codes.rotation}
+    count = int(_LISTS_PER_ROOT * len(matrix) ** 0.5)
+    rows = np.random.default_rng(_SEED).choice(
+        len(matrix), min(_SAMPLES * count, len(matrix)), replace=False, shuffle=False
+    )
+    # In order, for a matrix that is read from a disk.
+    sample = matrix[np.sort(rows)]
+    centroids, queries = _centroids(sample, count), _queries(sample)
+    del sample
+    assigned = _assign(matrix, centroids)
+    sizes = np.bincount(assigned, minlength=count).astype(np.int64)
+    lists = Lists(centroids, sizes, np.argsort(assigned, kind="stable").astype(np.int32))
+    codes = _write_lists(matrix, assigned, sizes, path)
+    budgets = tune_budgets(matrix, lists, assigned, queries)
+    return _manifest(path, codes, lists=count, budgets=budgets), {
+        f"{name}.rotation": codes.rotation,
         f"{name}.centroids": lists.centroids,
         f"{name}.sizes": lists.sizes,
         f"{name}.members": lists.members,
     }
-    budgets = tune_budgets(matrix, lists)
-    return _manifest(path, codes, lists=len(lists.sizes), budgets=budgets), kept
 
 
 def _manifest(path: Path, codes: Codes, **lists: Any) -> SearchManifest:
@@ -128,50 +134,71 @@ def _manifest(path: Path, codes: Codes, **lists: Any) -> SearchManifest:
     )
 
 
-def _write_flat(matrix: FloatArray, codes: Codes, path: Path) -> None:
+def _write_flat(matrix: FloatArray, path: Path) -> Codes:
     index = faiss.IndexScalarQuantizer(matrix.shape[1], INT8, faiss.METRIC_INNER_PRODUCT)
     # These codes need no training, but faiss asks.
     index.is_trained = True
-    for _, block in int8_blocks(matrix, codes):
-        index.add(block)
+    codes = code_rows(matrix, index.add)
     faiss.write_index(index, str(path))
+    return codes
 
 
-def _write_lists(matrix: FloatArray, codes: Codes, path: Path) -> Lists:
+def _write_lists(matrix: FloatArray, assigned: IntArray, sizes: IntArray, path: Path) -> Codes:
     width = matrix.shape[1]
-    centroids = _centroids(matrix, int(_LISTS_PER_ROOT * len(matrix) ** 0.5))
-    nearest = faiss.IndexFlatIP(width)
-    nearest.add(centroids)
     # What is compared with the centroids are the vectors, not their codes, so faiss's own
     # assignment and its own choice of lists are passed by.
-    index = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(width), width, len(centroids), INT8, faiss.METRIC_INNER_PRODUCT, False
+    index: Any = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(width), width, len(sizes), INT8, faiss.METRIC_INNER_PRODUCT, False
     )
     index.is_trained = True
-    assigned = np.empty(len(matrix), dtype=np.int64)
-    for rows, block in int8_blocks(matrix, codes):
-        at: IntArray = nearest.assign(np.ascontiguousarray(matrix[rows]), 1)[:, 0].copy()
-        assigned[rows] = at
-        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(at))
+    for at, size in enumerate(sizes.tolist()):
+        # Room for exactly its rows: lists that grow take up to twice the memory.
+        index.invlists.resize(at, size)
+        index.invlists.resize(at, 0)
+
+    def add(numbers: FloatArray) -> None:
+        at = assigned[index.ntotal : index.ntotal + len(numbers)]
+        index.add_core(len(numbers), faiss.swig_ptr(numbers), None, faiss.swig_ptr(at))
+
+    codes = code_rows(matrix, add)
     faiss.write_index(index, str(path))
-    return Lists(
-        centroids,
-        np.bincount(assigned, minlength=len(centroids)).astype(np.int64),
-        np.argsort(assigned, kind="stable").astype(np.int32),
-    )
+    return codes
 
 
-def _centroids(matrix: FloatArray, count: int) -> FloatArray:
-    """``(count, D)`` by spherical k-means on a part of the rows."""
+def _centroids(sample: FloatArray, count: int) -> FloatArray:
+    """``(count, D)`` by k-means in two levels: of all rows, then within each of √count groups."""
+    members = _grouped(sample, _k_means(sample, isqrt(count)))
+    ends = np.cumsum([len(at) for at in members])
+    shares = np.diff(ends * count // len(sample), prepend=0).tolist()
+    parts = (_k_means(sample[at], some) for at, some in zip(members, shares, strict=True) if some)
+    return np.concatenate(list(parts))
+
+
+def _k_means(rows: FloatArray, count: int) -> FloatArray:
+    """``(count, D)`` by spherical k-means."""
+    # Fewer rows than faiss would like are no reason to print a warning.
     means = faiss.Kmeans(
-        matrix.shape[1],
-        count,
-        niter=_ROUNDS,
-        spherical=True,
-        seed=_SEED,
-        # Fewer than faiss would like are no reason to print a warning.
-        min_points_per_centroid=1,
-        max_points_per_centroid=_SAMPLES,
+        rows.shape[1], count, niter=_ROUNDS, spherical=True, seed=_SEED, min_points_per_centroid=1
     )
-    means.train(np.ascontiguousarray(matrix))
+    means.train(rows)
     return np.asarray(means.centroids, dtype=np.float32)
+
+
+def _grouped(rows: FloatArray, centres: FloatArray) -> list[IntArray]:
+    """Return the rows that are nearest to each centre."""
+    group = _nearest(centres, rows, 1)[:, 0]
+    ends = np.bincount(group, minlength=len(centres)).cumsum()
+    return np.split(np.argsort(group, kind="stable"), ends[:-1])
+
+
+def _assign(matrix: FloatArray, centroids: FloatArray) -> IntArray:
+    """``(N,)``: the nearest of those centroids that are near the nearest centre of a group."""
+    groups = _k_means(centroids, isqrt(len(centroids)))
+    near = _nearest(centroids, groups, min(_CANDIDATES, len(centroids)))
+    assigned = np.empty(len(matrix), dtype=np.int64)
+    for start in range(0, len(matrix), _BLOCK_ROWS):
+        block = matrix[start : start + _BLOCK_ROWS]
+        for at, candidates in zip(_grouped(block, groups), near, strict=True):
+            best = (block[at] @ centroids[candidates].T).argmax(axis=1)
+            assigned[start + at] = candidates[best]
+    return assigned

@@ -17,7 +17,7 @@ to 1040, and float32 holds those.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from newshelf.serving.search.base import (
 )
 
 _LARGEST = 127
-_CODING_BLOCK_ROWS = 65_536
+_CODING_BLOCK_ROWS = 8192
 _ROUNDING = 1e-5
 """What float32 products of unit vectors, rotated or not, may be off by."""
 _SEED = 99
@@ -69,12 +69,11 @@ class Codes:
     row_error: float
     """The largest ‖e‖."""
 
-    def rows(self, matrix: FloatArray) -> FloatArray:
-        """The numbers c of some rows, ``(M, D)``, as float32 whole numbers."""
-        codes: FloatArray = np.rint(matrix @ self.rotation / np.float32(self.step)).clip(
-            -_LARGEST, _LARGEST
-        )
-        return codes
+    def round(self, turned: FloatArray) -> FloatArray:
+        """The numbers c of some rotated rows, ``(M, D)``, as float32 whole numbers."""
+        numbers = turned / np.float32(self.step)
+        np.rint(numbers, out=numbers)
+        return np.clip(numbers, -_LARGEST, _LARGEST, out=numbers)
 
     def query(self, query: FloatArray) -> QueryCode:
         """The numbers p of a query ``(D,)``, with its bound."""
@@ -86,28 +85,28 @@ class Codes:
         return QueryCode(values[None], self.step * step, error + _ROUNDING)
 
 
-def measure_codes(matrix: FloatArray) -> Codes:
-    """The step of a matrix ``(N, D)`` float32, and the largest errors of its rows."""
+def code_rows(matrix: FloatArray, add: Callable[[FloatArray], object]) -> Codes:
+    """Code a matrix ``(N, D)`` float32; pass the numbers of its rows to ``add``, block by block."""
     # A rotation that is uniform among all, from a fixed seed.
     drawn = np.random.default_rng(_SEED).standard_normal((matrix.shape[1], matrix.shape[1]))
     orthogonal, triangle = np.linalg.qr(drawn)
     rotation: FloatArray = (orthogonal * np.sign(np.diag(triangle))).astype(np.float32)
-    turned = (np.abs(block @ rotation) for block in _blocks(matrix))
-    step = max((float(block.max()) for block in turned), default=0.0) / _LARGEST or 1.0
-    codes = Codes(rotation, step, 0.0, 0.0)
+    turned = (block @ rotation for block in _blocks(matrix))
+    largest = max((float(max(block.max(), -block.min())) for block in turned), default=0.0)
+    codes = Codes(rotation, largest / _LARGEST or 1.0, 0.0, 0.0)
     norm = error = 0.0
     for block in _blocks(matrix):
-        rounded = codes.rows(block) * np.float32(step)
-        norm = max(norm, float(np.linalg.norm(rounded, axis=1).max()))
-        error = max(error, float(np.linalg.norm(block @ rotation - rounded, axis=1).max()))
-    return Codes(rotation, step, norm, error)
+        rest = block @ rotation
+        numbers = codes.round(rest)
+        add(numbers)
+        rounded = numbers * np.float32(codes.step)
+        rest -= rounded
+        norm, error = max(norm, _longest(rounded)), max(error, _longest(rest))
+    return replace(codes, row_norm=norm, row_error=error)
 
 
-def int8_blocks(matrix: FloatArray, codes: Codes) -> Iterator[tuple[slice, FloatArray]]:
-    """Yield the codes of a matrix, some rows at a time."""
-    for start in range(0, len(matrix), _CODING_BLOCK_ROWS):
-        rows = slice(start, start + _CODING_BLOCK_ROWS)
-        yield rows, codes.rows(matrix[rows])
+def _longest(rows: FloatArray) -> float:
+    return float(np.einsum("ij,ij->i", rows, rows).max() ** 0.5)
 
 
 def _blocks(matrix: FloatArray) -> Iterator[FloatArray]:

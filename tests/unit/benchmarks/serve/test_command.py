@@ -143,6 +143,12 @@ def test_the_command_is_one_that_can_be_asked_again():
     assert words == "./run bench serve --only lite0 --rounds 2 --seconds 5 --cores 0,1"
 
 
+def test_a_task_of_half_an_hour_is_run_only_when_it_is_named():
+    suite = Suite("serve", TASKS, Heading("", ""), dict, ("search-10m",))
+    assert set(TASKS) - set(suite.chosen([])) == {"search-10m"}
+    assert suite.chosen(["search-10m"]) == ["search-10m"]
+
+
 def test_every_task_has_a_module_that_runs_it():
     for name, module in TASKS.items():
         assert callable(resolve_name(module)), name

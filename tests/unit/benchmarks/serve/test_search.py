@@ -39,6 +39,16 @@ def test_the_same_seed_makes_the_same_and_a_file_is_used_again(real, tmp_path):
     assert (tmp_path / "a").stat().st_mtime_ns == before
 
 
+def test_an_interrupted_file_is_continued(real, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "_BLOCK", 100)
+    whole = np.array(write_grown(real, 350, tmp_path / "a", 5))
+    data = (tmp_path / "a").read_bytes()
+    # A block and a half.
+    (tmp_path / "b.part").write_bytes(data[: len(data) * 150 // 350])
+    np.testing.assert_array_equal(write_grown(real, 350, tmp_path / "b", 5), whole)
+    assert not (tmp_path / "b.part").exists()
+
+
 def test_recall_counts_what_was_found_and_refuses_short_answers():
     true = [np.array([1, 2, 3, 4])]
     assert recall([np.array([1, 2, 3, 9])], true) == 0.75

@@ -7,7 +7,7 @@ from newshelf.serving.search import base, exact
 from newshelf.serving.search.ann import AnnSearch, Lists
 from newshelf.serving.search.base import PlainSearch, open_search, top_rows
 from newshelf.serving.search.build import build_search
-from newshelf.serving.search.exact import Int8Search, measure_codes
+from newshelf.serving.search.exact import Int8Search, code_rows
 
 
 def unit(rows):
@@ -96,9 +96,9 @@ def test_codes_and_float32_give_the_same_answer(tmp_path_factory, question):
 @settings(deadline=None)
 def test_no_product_of_codes_is_further_off_than_the_bound(question):
     matrix, query, _, _ = question
-    codes = measure_codes(matrix)
+    codes = code_rows(matrix, lambda numbers: None)
     code = codes.query(query)
-    approximate = codes.rows(matrix) @ code.values[0] * code.step
+    approximate = codes.round(matrix @ codes.rotation) @ code.values[0] * code.step
     assert np.abs(approximate - matrix @ query).max() <= code.error
 
 
@@ -196,7 +196,7 @@ def test_all_lists_give_the_exact_answer(approximate, threads, share):
 
 
 def test_where_few_rows_pass_the_answer_is_exact_and_no_list_is_chosen(approximate, monkeypatch):
-    monkeypatch.delattr(Lists, "near_allowed")
+    monkeypatch.delattr(Lists, "near")
     allowed = np.random.default_rng(9).random(6000) < 0.02
     for query in QUERIES:
         assert_nearest(approximate.nearest(query, allowed, 50), LARGE, query, allowed, 50)
