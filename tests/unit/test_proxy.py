@@ -111,6 +111,9 @@ def test_every_other_route_is_unknown(http: httpx.Client) -> None:
         "//metrics",
         "/v1/encode%2F..%2Fx",
         "/.error/unavailable",
+        "/console",
+        "/console/sign-in",
+        "/page-files/console.css",
     }
     for path in sorted(others):
         for method in ("GET", "POST"):

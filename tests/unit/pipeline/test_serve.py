@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from PIL import Image
 from rich.console import Console
 
 from newshelf.catalog.catalog import read_catalog
+from newshelf.config import Settings
 from newshelf.errors import ServerError
+from newshelf.pipeline import serve
 from newshelf.pipeline.serve import pick_demo, served_archives, stay
 from newshelf.pipeline.workspace import Workspace
 from newshelf.rollout.versions import PromotedFile
 from newshelf.server.ports import Ports
 from newshelf.server.state import ServerState
+from newshelf.serving import index
 
 
 @pytest.fixture
@@ -148,3 +152,33 @@ def test_products_without_titles(tmp_path: Path) -> None:
 def test_the_same_shopper_at_every_start(tmp_path: Path) -> None:
     write(tmp_path, items=ITEMS)
     assert pick_demo(read_catalog(tmp_path)) == pick_demo(read_catalog(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("is_sample", "host", "enabled", "opened"),
+    [
+        (True, "127.0.0.1", "sample", {"shop", "console"}),
+        # A key of the sample lies in a file, and the whole network could reach the gateway.
+        (True, "192.0.2.1", "sample", {"shop"}),
+        (False, "127.0.0.1", "sample", set()),
+        (False, "192.0.2.1", "always", {"shop", "console"}),
+        (True, "127.0.0.1", "never", set()),
+    ],
+)
+def test_pages_are_open_on_the_sample_and_the_console_on_loopback(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    is_sample: bool,
+    host: str,
+    enabled: str,
+    opened: set[str],
+) -> None:
+    monkeypatch.setattr(serve, "write_popular", lambda *_: None)
+    monkeypatch.setattr(index, "read_columns", lambda *_: None)
+    pages = {"enabled": enabled}
+    gateway = {"host": host, "shop": pages, "console": pages}
+    settings = Settings.model_validate({"gateway": gateway})
+    state = ServerState(workspace.server, Ports(), workspace.root, {}, "shop")
+    planned = serve.plan_gateway(state, replace(workspace, is_sample=is_sample), settings).settings
+    found = {"shop": planned.shop.enabled, "console": planned.console.enabled}
+    assert {name for name, how in found.items() if how == "always"} == opened
