@@ -29,6 +29,7 @@ TASKS: dict[str, str] = {
     "xdeepfm": "benchmarks.transfer.xdeepfm:run",
     "titles": "benchmarks.transfer.titles:run",
     "alignment": "benchmarks.transfer.alignment:run",
+    "sample-zh": "benchmarks.transfer.sample_zh:run",
 }
 REVISIONS = {
     "jewellery": 2,
