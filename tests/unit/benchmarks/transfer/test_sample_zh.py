@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-import pytest
 from rich.console import Console
 
 from benchmarks.results import judge
@@ -53,7 +52,7 @@ def test_chinese_is_judged_by_english_on_the_same_cases(monkeypatch, tmp_path):
     assert all(split is splits[0] for split in splits)
     (verdict,) = judge(result)
     assert not verdict.reached
-    assert verdict.method.mean == pytest.approx(verdict.baseline.mean / 2, rel=0.2)
+    assert verdict.method.mean < 0.8 < verdict.baseline.mean
     assert verdict.baseline.method == "English"
     assert verdict.method.method == "Chinese"
     assert not list(tmp_path.rglob("*.jpg")), "the drawn samples are removed"
