@@ -237,9 +237,10 @@ def shelf(
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions in fresh processes.")] = 3,
     out: Out = None,
 ) -> None:
-    """Measure recommendations from a million products, and changes of a running server.
+    """Measure a million products, changes of a running server, and embedding by Ray.
 
-    `live` needs a running server (./run serve --detach). `scale` draws the catalogue and builds
+    `live` needs a running server (./run serve --detach), `embed` the sample's archive (./run
+    archive). `scale` draws the catalogue and builds
     its index if it is missing (4 GB, about ten minutes on two cores). Prints figure and goal, and
     writes the report. Exit code 1 when a task failed; a goal that was not reached is a result.
 

@@ -13,6 +13,7 @@ from benchmarks.suite import Suite, run_suite
 TASKS: dict[str, str] = {
     "scale": "benchmarks.shelf.scale:run",
     "live": "benchmarks.shelf.live:run",
+    "embed": "benchmarks.shelf.embeddings:run",
 }
 
 _INTRODUCTION = """\
@@ -41,7 +42,7 @@ def run(only: Sequence[str], *, rounds: int, out: Path | None, console: Console)
         SettingsError: an unknown task.
     """
     heading = Heading("The live shelf", _INTRODUCTION, repeated="round", average="median")
-    suite = Suite("shelf", TASKS, heading, lambda: versions("numpy", "scipy", "faiss-cpu"))
+    suite = Suite("shelf", TASKS, heading, lambda: versions("numpy", "scipy", "faiss-cpu", "ray"))
     tasks, report = suite.chosen(only), suite.report(out)
     return run_suite(
         suite,

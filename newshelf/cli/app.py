@@ -39,6 +39,7 @@ for _verb in (
     tuning.profile,
     tuning.tune,
     pipeline.analyse,
+    pipeline.embed,
     drift,
     offpolicy,
 ):

@@ -17,7 +17,7 @@ from newshelf.cli.console import (
     served_workspace,
     verb_group,
 )
-from newshelf.errors import CatalogError, NewshelfError, SettingsError, UnknownItem
+from newshelf.errors import BadPicture, CatalogError, NewshelfError, SettingsError, UnknownItem
 from newshelf.files import read_model
 from newshelf.server.program import ShelfPlan
 
@@ -172,16 +172,14 @@ def _with_bytes(write: "ItemWrite", max_bytes: int, refused: list[tuple[str, str
     """Return a product with its picture's bytes; the file may be gone tomorrow."""
     from dataclasses import replace
 
-    path = write.picture
-    if not isinstance(path, Path):
+    from newshelf.store.items import read_picture_file
+
+    if not isinstance(write.picture, Path):
         return write
     try:
-        if (size := path.stat().st_size) <= max_bytes:
-            return replace(write, picture=path.read_bytes())
-        reason = f"the picture {path.name} has {size:,} bytes; at most {max_bytes:,} are stored"
-    except OSError as error:
-        reason = f"the picture {path.name} cannot be read: {error.strerror}"
-    refused.append((write.columns.id, reason))
+        return replace(write, picture=read_picture_file(str(write.picture), max_bytes))
+    except BadPicture as error:
+        refused.append((write.columns.id, error.message))
     # Its text is stored; without one the picture is the product.
     return replace(write, picture=None) if write.columns.text() else write
 

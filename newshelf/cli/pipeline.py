@@ -7,11 +7,12 @@ import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.progress import Progress
 
 from newshelf.cli.console import (
     CatalogOption,
@@ -29,6 +30,8 @@ from newshelf.errors import CatalogError, SettingsError, SetupError
 from newshelf.files import directory_aside, read_json
 from newshelf.pipeline.stages import Jobs, StageName, bring_up_to_date, plan_stages
 from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
+
+_SHOWN_PROBLEMS = 20
 
 
 def make_jobs(console: Console, *, strict: bool = False, processes: int = 1) -> Jobs:
@@ -305,6 +308,61 @@ def analyse(
         page = Page(f"Assortment of {read.name}", [f"{len(read.items):,} products"], [], shown)
         save_page(page, opened.root / "analysis" / "report.html", pictures)
     console.print(f"written to {opened.root / 'analysis' / 'report.html'}", markup=False)
+
+
+def embed(
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="WORKSPACE/embeddings")
+    ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="In this process, or by Ray on all cores.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Ray's; default: a cluster of its own.")
+    ] = None,
+    catalog: CatalogOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Write the embeddings of all products as Parquet files, by the model that is served.
+
+    An interrupted run continues where it was; what is unchanged is not encoded again.
+
+    Example: `./run embed --output embeddings --engine ray`
+    """
+    from export.embeddings import CatalogEncoder, encode_by_ray
+    from newshelf.catalog.catalog import read_catalog
+    from newshelf.pipeline.merged_catalog import catalog_items
+    from newshelf.pipeline.serve import served_archives
+    from newshelf.rollout.versions import ARCHIVES, unpack
+    from newshelf.store.items import seeded_item
+
+    console, opened = make_console(), open_workspace(catalog, override=workspace)
+    packed = served_archives(opened, console).get("recommender")
+    if packed is None:
+        raise SetupError(f"{opened.root} has no archive: ./run archive makes it")
+    archive = unpack(packed, opened.shelf / ARCHIVES / packed.stem.partition("-")[2])
+    out = (output or opened.root / "embeddings").absolute()
+    read = read_catalog(opened.catalog)
+    console.print(read.report.summary(console.width), markup=False)
+    rows = [*catalog_items(read)]
+    refused = dict(row for row in rows if isinstance(row, tuple))
+    encoder = CatalogEncoder(archive, out, len(os.sched_getaffinity(0)))
+    products = (seeded_item(row) for row in rows if not isinstance(row, tuple))
+    shards = dict(encoder.split(products))
+    missing = [shard for shard in shards.items() if not (out / shard[0]).exists()]
+    if engine == "ray" and missing:
+        written = encode_by_ray(missing, archive, out, address)
+    else:
+        written = map(encoder.write, missing)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("encoding", total=sum(len(items) for _, items in missing))
+        for count in written:
+            progress.advance(task, count)
+    manifest = encoder.write_manifest(shards, refused)
+    for item_id, problem in [*manifest["problems"].items()][:_SHOWN_PROBLEMS]:
+        console.print(f"  {item_id}: {problem}", markup=False)
+    found = f"{manifest['rows']:,} embeddings, {len(manifest['problems']):,} problems"
+    console.print(f"{found}: {out / 'manifest.json'}", markup=False)
 
 
 catalog = verb_group("Check and convert a catalogue.")

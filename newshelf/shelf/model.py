@@ -108,15 +108,15 @@ PictureOf = Callable[[str], bytes]
 class ShelfModel:
     """Encoder and trained index of a model version, from its unpacked archive."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, threads: int = 1) -> None:
         self._directory = directory
         self._spec = read_spec(directory)
         config = read_model_config(directory)
         # Nothing is encoded twice here, so there is nothing to cache.
         self._settings = ServingSettings.from_model_config(config).model_copy(
-            update={"cache_bytes": 0, "threads": 1, "decode_threads": 1}
+            update={"cache_bytes": 0, "threads": threads, "decode_threads": threads}
         )
-        self.version = read_version(directory)
+        self.version, self.limits = read_version(directory), self._settings.limits
         self.index: ItemIndex = load_index(
             directory / INDEX,
             encoder_version=self.version,

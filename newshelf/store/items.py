@@ -263,17 +263,12 @@ class ItemRepository:
     def read_picture(self, reference: str, max_bytes: int) -> bytes:
         """Return a product's picture, or raise ``BadPicture``; a larger file is not read."""
         kind, _, place = reference.partition(":")
-        if kind == "sha256":
-            stored = self.picture(place)
-            if stored is None:
-                raise BadPicture("the picture is not in the store any more")
-            return stored
-        try:
-            if Path(place).stat().st_size > max_bytes:
-                raise BadPicture(f"{place} has more than {max_bytes} bytes")
-            return Path(place).read_bytes()
-        except OSError as error:
-            raise BadPicture(f"{place} cannot be read: {error.strerror}") from error
+        if kind != "sha256":
+            return read_picture_file(reference, max_bytes)
+        stored = self.picture(place)
+        if stored is None:
+            raise BadPicture("the picture is not in the store any more")
+        return stored
 
     def remove_unused_pictures(self) -> int:
         """Delete the pictures that no product has any more. Return their number."""
@@ -464,6 +459,17 @@ def _unknown(item_id: str) -> UnknownItem:
     return UnknownItem(f"there is no product {item_id!r}", field="id")
 
 
+def read_picture_file(reference: str, max_bytes: int) -> bytes:
+    """Read the picture ``file:/PATH``, or raise ``BadPicture``; a larger file is not read."""
+    path = Path(reference.removeprefix("file:"))
+    try:
+        if (size := path.stat().st_size) > max_bytes:
+            raise BadPicture(f"{path} has {size:,} bytes; at most {max_bytes:,} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPicture(f"{path} cannot be read: {error.strerror}") from error
+
+
 def _reference(picture: Path | None) -> str | None:
     return None if picture is None else f"file:{picture.absolute()}"
 
@@ -495,9 +501,10 @@ _SEED_COLUMNS = tuple(column.name for column in items.c)
 _SEED_ROWS = 5_000
 
 
-def _seed_row(write: ItemWrite, now: int) -> tuple[Any, ...]:
+def seeded_item(write: ItemWrite, now: int = 0) -> StoredItem:
+    """Return a catalogue's product as it is stored at first."""
     picture = _reference(cast("Path | None", write.picture))
-    item = StoredItem(
+    return StoredItem(
         write.columns,
         picture,
         revision=1,
@@ -506,7 +513,10 @@ def _seed_row(write: ItemWrite, now: int) -> tuple[Any, ...]:
         updated_at=from_us(now),
         seeded=_inputs(write.columns, picture),
     )
-    values = _values(item)
+
+
+def _seed_row(write: ItemWrite, now: int) -> tuple[Any, ...]:
+    values = _values(seeded_item(write, now))
     return tuple(values[name] for name in _SEED_COLUMNS)
 
 

@@ -26,6 +26,7 @@ VERBS = (
     "profile",
     "tune",
     "analyse",
+    "embed",
     "drift",
     "offpolicy",
 )
