@@ -71,9 +71,13 @@ class HistoryScorer(nn.Module):
         attention = (logits + (mask - 1.0) * 1e4).softmax(dim=-1) * mask
         attended = (attention * similarity).sum(dim=-1)
         mean = similarity.sum(dim=-1) / mask.sum(dim=-1).clamp(min=1.0)
+        return self.pooled(attended, mean), attention
+
+    def pooled(self, attended: Tensor, mean: Tensor) -> Tensor:
+        """Return the scores by the similarities to the attended items and to all, on average."""
         weight = self.weight_logit.sigmoid()
         scores: Tensor = (weight * attended + (1.0 - weight) * mean) * self.log_scale.exp()
-        return scores, attention
+        return scores
 
 
 class SiameseScorer(nn.Module):

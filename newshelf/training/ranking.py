@@ -278,11 +278,11 @@ def train_ranking(
     if settings.blend.enabled and data.sequences:
         fitted = _fit_weights(embeddings, data, settings, run)
     data = bound_newcomers(data, settings.newcomer_days)
-    result = train_scorer(embeddings, data, settings, run, start=start)
+    scorer, losses = train_scorer(embeddings, data, settings, run, start=start)
     blend = None
     if fitted is not None:
         blend = make_signals(embeddings, data, settings.blend).weighed(*fitted)
-    return Ranking(result.scorer, blend, result.losses)
+    return Ranking(scorer, blend, losses)
 
 
 def _fit_weights(
@@ -298,19 +298,17 @@ def _fit_weights(
         )
         return None
     train = bound_newcomers(train, settings.newcomer_days)
+    whole = {"epochs": settings.epochs, "max_steps": settings.max_steps}
     shorter = settings.model_copy(
-        update={
-            "epochs": max(1, settings.epochs // _PHASE_1_DIVISOR),
-            "max_steps": max(1, settings.max_steps // _PHASE_1_DIVISOR),
-        }
+        update={name: max(1, value // _PHASE_1_DIVISOR) for name, value in whole.items()}
     )
-    scorer = train_scorer(
+    scorer, _ = train_scorer(
         embeddings,
         train,
         shorter,
         replace(run, labels={"scorer-held": "training a scorer to weigh the signals with"}),
         name="scorer-held",
-    ).scorer
+    )
     siamese = score_all(scorer, embeddings, [case.history for case in cases])
     signals = make_signals(embeddings, train, settings.blend)
     return fit_blend(signals, cases, siamese, np.unique(data.items), generator)

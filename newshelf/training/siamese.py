@@ -23,12 +23,14 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from newshelf.catalog.interactions import Sequences
 from newshelf.config import ScorerSettings
 from newshelf.errors import TrainingError
 from newshelf.evaluation.baselines import incidence
 from newshelf.evaluation.types import FloatArray, IntArray
+from newshelf.nn.numpy_scorer import SAFE_EXPONENT
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
 from newshelf.training.loop import Objective, fit
@@ -37,16 +39,6 @@ from newshelf.training.run import Run
 _UNIFORM_NEGATIVES = 256
 _HARD_AMONG = 50
 """Number of a positive's nearest items from which hard negatives are drawn."""
-_PARTS = 8
-"""Parts of a batch that are scored one after another."""
-
-
-@dataclass(frozen=True)
-class ScorerResult:
-    """The trained scorer and the mean loss of each epoch."""
-
-    scorer: SiameseScorer
-    losses: list[float]
 
 
 def train_scorer(
@@ -57,12 +49,12 @@ def train_scorer(
     *,
     name: str = "scorer",
     start: SiameseScorer | None = None,
-) -> ScorerResult:
-    """Train on the frozen ``embeddings (N, 512)``, from ``start``'s weights if they fit.
+) -> tuple[SiameseScorer, list[float]]:
+    """Train on the frozen ``embeddings (N, 512)``; return the scorer and its loss by epoch.
 
-    ``embeddings`` are those of the whole catalogue, of unit length. A history is what came before
-    with timestamps, as those of shoppers, and everything else in baskets. Weights multiply the
-    loss of their places' targets.
+    It starts from ``start``'s weights if they fit. ``embeddings`` are those of the whole catalogue,
+    of unit length. A history is what came before with timestamps, as those of shoppers, and
+    everything else in baskets. Weights multiply the loss of their places' targets.
 
     Raises:
         TrainingError: no sequence has two different items, or the loss diverges.
@@ -85,7 +77,7 @@ def train_scorer(
         name, objective, sampler.batches, optimizer, run,
         epochs=settings.epochs, schedule=schedule,
     )  # fmt: skip
-    return ScorerResult(objective.scorer, history.loss)
+    return objective.scorer, history.loss
 
 
 @torch.inference_mode()
@@ -242,19 +234,22 @@ def _loss(scorer: SiameseScorer, embeddings: Tensor, batch: _Batch) -> Tensor:
     used, places = torch.unique(
         torch.cat([batch.history.flatten(), batch.negatives]), return_inverse=True
     )
-    # Each item is projected once, whatever the number of its rows.
+    # Each item is projected once, and meets each candidate once, whatever the number of its rows.
     vectors = scorer.project(embeddings[used])
     history, candidates = places.split([batch.history.numel(), len(batch.negatives)])
-    history, candidates = history.view_as(batch.history), vectors[candidates]
-    lengths, order = batch.mask.sum(dim=1).sort(stable=True)
-    parts = []
-    # Histories of similar length together: of a whole batch, more than half would be padding.
-    for rows, longest in zip(order.chunk(_PARTS), lengths.chunk(_PARTS), strict=True):
-        mask, items = (part[rows, : int(longest[-1])] for part in (batch.mask, history))
-        # (C, rows, H) by one product, since all rows have the same candidates.
-        similarity = (candidates @ vectors[items.flatten()].T).unflatten(1, mask.shape)
-        parts.append(scorer.score.pool(similarity, mask)[0].T)
-    scores = torch.cat(parts)[order.argsort()]
+    similarity = vectors @ vectors[candidates].T
+    # Cosines need no maximum subtracted.
+    sharpness = scorer.score.log_sharpness.exp().clamp(max=SAFE_EXPONENT)
+    attention = (similarity * sharpness).exp()
+    # Sums over a history are sums of its items' rows.
+    lengths = batch.mask.sum(dim=1)
+    total, attended, every = F.embedding_bag(
+        history[batch.mask.flatten()],
+        torch.cat([attention, attention * similarity, similarity], dim=1),
+        lengths.cumsum(dim=0) - lengths,
+        mode="sum",
+    ).chunk(3, dim=1)
+    scores = scorer.score.pooled(attended / total, every / lengths.unsqueeze(1))
     column = torch.searchsorted(batch.negatives, batch.target).unsqueeze(1)
     positive = scores.gather(1, column)
     corrected = (scores - batch.log_inclusion).masked_fill(batch.masked, float("-inf"))
