@@ -28,6 +28,8 @@ from newshelf.nn.inputs import Tokenizer, attribute_row, decode_picture, prepare
 from newshelf.nn.spec import ImageInput, TextInput
 
 _BATCH = 32
+_PICTURES_PER_THREAD = 2
+"""The maps of more pictures leave the caches, and each layer's memory would be new to malloc."""
 _SHOWN = 10
 _SAVE_EVERY_S = 30.0
 """Maximum work that a killed run loses."""
@@ -131,7 +133,8 @@ def _image_features(
     store = _Store(cache, tower_identity(spec, tower))
     # Depthwise convolutions on a CPU take half the time in this format.
     tower.to(memory_format=torch.channels_last)
-    found = store.fill(sorted(by_key), compute, "pictures", console)
+    size = min(_BATCH, _PICTURES_PER_THREAD * torch.get_num_threads())
+    found = store.fill(sorted(by_key), compute, "pictures", console, size)
     for line in damaged[:_SHOWN]:
         console.print(f"[yellow]left out a picture[/] {line}")
     if len(damaged) > _SHOWN:
@@ -180,13 +183,14 @@ class _Store:
         compute: Callable[[Sequence[str]], dict[str, Tensor]],
         label: str,
         console: Console,
+        size: int = _BATCH,
     ) -> dict[str, Tensor]:
-        """Return the rows of ``keys``; computes and saves those that are not on disk."""
+        """Return the rows of ``keys``; computes and saves those not on disk, ``size`` at once."""
         rows = self._read()
         missing = [key for key in keys if key not in rows]
         if not missing:
             return rows
-        chunks = [missing[start : start + _BATCH] for start in range(0, len(missing), _BATCH)]
+        chunks = [missing[start : start + size] for start in range(0, len(missing), size)]
         with torch.inference_mode():
             saved = time.monotonic()
             for chunk in track(chunks, f"features of {len(missing)} {label}", console=console):
@@ -201,9 +205,8 @@ class _Store:
         if not self._path.exists():
             return {}
         with safe_open(self._path, framework="pt") as file:
-            return dict(
-                zip(json.loads(file.metadata()["keys"]), file.get_tensor("rows"), strict=True)
-            )
+            keys = json.loads(file.metadata()["keys"])
+            return dict(zip(keys, file.get_tensor("rows"), strict=True))
 
     def _write(self, rows: dict[str, Tensor]) -> None:
         if not rows:

@@ -182,6 +182,13 @@ def test_another_tokenizer_reads_the_texts_again(table_of, catalog, encoder, tmp
     assert len(list((tmp_path / "cache").iterdir())) == 3, "pictures, and texts as two read them"
 
 
+def test_a_batch_has_two_pictures_for_each_thread(catalog, encoder, table_of):
+    sizes = []
+    encoder.image_tower.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    assert table_of(catalog)[1] == sum(sizes)
+    assert max(sizes) == min(32, 2 * torch.get_num_threads())
+
+
 def test_a_picture_that_cannot_be_read_is_left_out_and_said(catalog, table_of, tmp_path, said):
     path = tmp_path / "shop/images/11.png"
     path.unlink()
@@ -193,8 +200,10 @@ def test_a_picture_that_cannot_be_read_is_left_out_and_said(catalog, table_of, t
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("tower", "named"), [("image", r"\d+\.png"), ("text", "'.* jade'")])
 def test_features_that_are_no_numbers_are_refused_by_name(
-    catalog, encoder, table_of, tmp_path, value, tower, named
+    catalog, encoder, table_of, tmp_path, value, tower, named, monkeypatch
 ):
+    monkeypatch.setattr(features, "_PICTURES_PER_THREAD", 32)
+
     def spoil(_module, inputs, output):
         output = output.clone()
         # One row of the second batch, which has what comes last.
@@ -211,6 +220,7 @@ def test_features_that_are_no_numbers_are_refused_by_name(
 
 def test_a_kill_loses_the_last_half_minute_only(catalog, encoder, table_of, monkeypatch):
     monkeypatch.setattr(features, "_SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(features, "_PICTURES_PER_THREAD", 32)
     calls = []
 
     def die(_module, _inputs):
