@@ -538,7 +538,7 @@ class Settings(StrictModel):
 
     seed: int = 7
     threads: Annotated[int, Field(ge=0)] = 0
-    """Torch's threads in training; 0 uses every core."""
+    """Torch's threads in training; 0 uses ``OMP_NUM_THREADS`` if it is set, else every core."""
     sample: SampleSettings = SampleSettings()
     image: ImageTowerSettings | None = ImageTowerSettings()
     text: TextTowerSettings | None = TextTowerSettings()

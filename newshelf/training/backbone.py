@@ -14,12 +14,7 @@ from newshelf.config import Settings, TextTowerSettings
 from newshelf.errors import TrainingError
 from newshelf.nn.encoder import Encoder
 from newshelf.nn.inputs import Tokenizer, price_edges
-from newshelf.nn.spec import (
-    AttributeInput,
-    EncoderSpec,
-    FusionSpec,
-    HeadName,
-)
+from newshelf.nn.spec import AttributeInput, EncoderSpec, FusionSpec, HeadName
 from newshelf.nn.weights import LoadedText, load_image_tower, load_text_tower
 from newshelf.training.distributed import first_alone, group_size
 from newshelf.training.features import FeatureTable, feature_table
@@ -40,10 +35,12 @@ class Backbone:
 def set_up_torch(settings: Settings) -> None:
     """Use ``settings.threads`` threads, or all cores, and deterministic algorithms.
 
-    Several processes share the cores.
+    Several processes share the cores. One process without ``settings.threads`` obeys
+    ``OMP_NUM_THREADS``, as torch does; torchrun sets it for several.
     """
     shared = max(1, (os.cpu_count() or 1) // group_size())
-    torch.set_num_threads(settings.threads or shared)
+    if settings.threads or group_size() > 1 or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(settings.threads or shared)
     # Otherwise threads add the gradients of one row in any order. PyTorch warns about operations
     # without a deterministic implementation, such as some on GPUs.
     torch.use_deterministic_algorithms(mode=True, warn_only=True)

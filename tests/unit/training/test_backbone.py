@@ -1,10 +1,13 @@
-"""The choice of a packaged text tower by the catalogue's texts."""
+"""The choice of a packaged text tower by the catalogue's texts, and torch's threads."""
+
+import os
 
 import pytest
+import torch
 
 from newshelf.config import Settings, TextTowerSettings
 from newshelf.training import backbone
-from newshelf.training.backbone import build_backbone
+from newshelf.training.backbone import build_backbone, set_up_torch
 
 ENGLISH = ["Jade ring", "Gold lamp", "Linen shirt", "Red dress"]
 
@@ -55,3 +58,18 @@ def test_named_weights_are_not_questioned(chosen, said):
     assert chosen(["翡翠戒指"], weights="packaged") == "packaged"
     assert chosen(ENGLISH, weights="packaged-multilingual") == "packaged-multilingual"
     assert "text tower:" not in said.text
+
+
+@pytest.mark.parametrize(
+    ("told", "threads", "used"), [("1", 0, 1), ("1", 3, 3), (None, 0, os.cpu_count()), (None, 3, 3)]
+)
+def test_torch_takes_every_core_unless_told(monkeypatch, told, threads, used):
+    """The variable is read when torch starts; a call takes nothing back."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if told is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+    torch.set_num_threads(1)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    set_up_torch(Settings(threads=threads))
+    torch.use_deterministic_algorithms(deterministic)
+    assert torch.get_num_threads() == used
