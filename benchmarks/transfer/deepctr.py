@@ -14,8 +14,7 @@ from rich.console import Console
 from benchmarks.environments import required_python
 from benchmarks.methods.ctr.fields import FieldTable
 from benchmarks.methods.ctr.impressions import Impressions
-from benchmarks.methods.ctr.train import XDeepFMSettings
-from benchmarks.methods.ctr.xdeepfm import XDeepFM
+from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMSettings
 from newshelf.errors import SettingsError
 
 _SCRIPT = Path(__file__).with_name("deepctr_peer.py")
@@ -112,13 +111,14 @@ def _read(path: Path) -> PeerResult:
         return PeerResult(file["probability"], weights, about["versions"], about["seconds"])
 
 
-def copy_weights(weights: dict[str, npt.NDArray[np.float32]], model: XDeepFM) -> None:
-    """Copy the peer's weights into our network, so that the same rows get the same logits.
+def twin(found: PeerResult, table: FieldTable, settings: XDeepFMSettings) -> XDeepFM:
+    """Return our network with the peer's weights, in ``eval`` mode.
 
     Raises:
         KeyError, RuntimeError: the networks differ in shape.
     """
-    state = {name: torch.from_numpy(value) for name, value in weights.items()}
+    model = XDeepFM(table.fields, settings).eval()
+    state = {name: torch.from_numpy(value) for name, value in found.weights.items()}
     names = model.fields.names
     ours = {
         "bias": state["out.bias"],
@@ -127,16 +127,17 @@ def copy_weights(weights: dict[str, npt.NDArray[np.float32]], model: XDeepFM) ->
         "cin_weight.weight": state["cin_linear.weight"],
         "deep_weight.weight": state["dnn_linear.weight"],
     }
-    for number in range(len(model.spec.cin)):
+    for number in range(len(settings.cin)):
         theirs = f"cin.conv1ds.{number}"
         ours[f"cin.layers.{number}.weight"] = state[f"{theirs}.weight"].squeeze(2)
         ours[f"cin.layers.{number}.bias"] = state[f"{theirs}.bias"]
-    for number in range(len(model.spec.deep)):
+    for number in range(len(settings.deep)):
         for part in ("weight", "bias"):
-            # An activation and a dropout follow each of our layers.
-            ours[f"deep.{3 * number}.{part}"] = state[f"dnn.linears.{number}.{part}"]
+            # An activation follows each of our layers.
+            ours[f"deep.{2 * number}.{part}"] = state[f"dnn.linears.{number}.{part}"]
     starts = {name: value for name, value in model.state_dict().items() if "starts" in name}
     model.load_state_dict({**ours, **starts})
+    return model
 
 
 def _tables(state: dict[str, torch.Tensor], prefix: str, names: tuple[str, ...]) -> torch.Tensor:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
@@ -15,23 +14,19 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from benchmarks.methods.ctr.fields import FieldTable, Vocabulary, field_table
 from benchmarks.methods.ctr.impressions import Impressions, Negatives, positives
-from benchmarks.methods.ctr.train import (
-    XDeepFMResult,
-    XDeepFMSettings,
-    calibration_error,
-    predict,
-    train_xdeepfm,
-)
-from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMRanker
+from benchmarks.methods.ctr.train import calibration_error, predict, train_xdeepfm
+from benchmarks.methods.ctr.xdeepfm import XDeepFM, XDeepFMRanker, XDeepFMSettings
 from benchmarks.results import Goal, RowBuilder, TaskResult
 from benchmarks.transfer.command import TransferContext
-from benchmarks.transfer.deepctr import PeerResult, copy_weights, peer_python, run_peer
+from benchmarks.transfer.deepctr import PeerResult, peer_python, run_peer, twin
+from benchmarks.transfer.ranking import merged
 from newshelf.catalog.catalog import Catalog
-from newshelf.catalog.interactions import Interactions, Sequences, from_events, latest
+from newshelf.catalog.interactions import Interactions, from_events
 from newshelf.errors import TrainingError
 from newshelf.evaluation.baselines import Ease, Popularity
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.types import Case, IntArray, Ranker, Split
+from newshelf.evaluation.splits import cut_at
+from newshelf.evaluation.types import IntArray, Ranker, Split
 from newshelf.training.run import Run
 
 _TEST_SHARE = 0.15
@@ -53,14 +48,6 @@ class Shop:
         """Day of the cut."""
         return f"{datetime.fromtimestamp(self.cut, UTC):%d %B %Y}"
 
-    def training(self) -> tuple[list[IntArray], list[IntArray]]:
-        """Return every sequence before the cut, possibly empty, and its times."""
-        past = [times < self.cut for times in self.timestamps]
-        return (
-            [row[kept] for row, kept in zip(self.interactions.sequences, past, strict=True)],
-            [row[kept] for row, kept in zip(self.timestamps, past, strict=True)],
-        )
-
 
 def read_shop(context: TransferContext, name: str) -> Shop:
     """Return the data set; its held-out part, if any, is the test.
@@ -68,22 +55,18 @@ def read_shop(context: TransferContext, name: str) -> Shop:
     Raises:
         TrainingError: it has no events.
     """
-    catalog = context.catalog(name)
-    events = catalog.events
+    source = merged(context, name)
+    events = source.catalog.events
     if events is None:
         raise TrainingError(f"{name} has no events")
-    kept_back = context.kept_back_catalog(name)
-    if kept_back is not None and kept_back.events is not None:
-        cut = int(kept_back.events["timestamp"].min())
-        items = pd.concat([catalog.items, kept_back.items]).drop_duplicates("id")
-        events = pd.concat([events[events["timestamp"] < cut], kept_back.events])
-        catalog = replace(catalog, items=items.reset_index(drop=True), events=events)
+    if source.kept_back_events.any():
+        cut = int(events["timestamp"][source.kept_back_events].min())
     else:
         cut = int(np.quantile(events["timestamp"], 1 - _TEST_SHARE, method="higher"))
-    interactions = from_events(events, catalog.item_index)
+    interactions = from_events(events, source.catalog.item_index)
     if interactions.timestamps is None:
         raise TrainingError(f"{name} has no events of known items")
-    return Shop(catalog, interactions, interactions.timestamps, cut)
+    return Shop(source.catalog, interactions, interactions.timestamps, cut)
 
 
 def time_case_split(shop: Shop, max_cases: int, seed: int) -> Split:
@@ -92,16 +75,11 @@ def time_case_split(shop: Shop, max_cases: int, seed: int) -> Split:
     Of more than ``max_cases`` cases, others are left out at random, since a click model scores
     every pair.
     """
-    train, times = shop.training()
-    cases = []
-    for past, whole in zip(train, shop.interactions.sequences, strict=True):
-        relevant = np.setdiff1d(whole[len(past) :], past)
-        if len(past) and len(relevant):
-            cases.append(Case(latest(past), relevant))
+    train, cases = cut_at(shop.interactions, shop.cut)
     chosen = np.random.default_rng(seed).permutation(len(cases))[:max_cases]
     return Split(
         name="time",
-        train=Sequences([row for row in train if len(row)], [row for row in times if len(row)]),
+        train=train,
         cases=[cases[number] for number in np.sort(chosen)],
         candidates=np.ones(shop.interactions.n_items, dtype=np.bool_),
         description=f"events before {shop.day}, asked for what came after",
@@ -119,10 +97,10 @@ def labelled_rows(
     Returns:
         Training rows, test rows, and the size of the users' vocabulary.
     """
-    train, _ = shop.training()
+    sequences = shop.interactions.sequences
+    train = [row[at < shop.cut] for row, at in zip(sequences, shop.timestamps, strict=True)]
     names = [f"u{number}" for number in range(len(train))]
     known = Vocabulary(name for name, row in zip(names, train, strict=True) if len(row))
-    sequences = shop.interactions.sequences
     every = positives(sequences, shop.timestamps, max_history, known.rows(names))
     rng = np.random.default_rng(seed)
     n_items = shop.interactions.n_items
@@ -154,7 +132,6 @@ _CHECKED = XDeepFMSettings(
     epochs=2,
     batch_size=1024,
     learning_rate=1e-3,
-    user_dropout=0.0,
     item_dropout=0.0,
 )
 """Settings of both libraries: their defaults except sizes, without regularisation."""
@@ -168,6 +145,7 @@ _RANKED = XDeepFMSettings(
     learning_rate=3e-3,
     weight_decay=1e-5,
 )
+_CHECKED_FIELDS = ("user", "item", "price", "hour", "weekday", "month", "history")
 _RANKED_FIELDS = ("item", "price", "history", "embedding", "history_embedding")
 
 
@@ -203,9 +181,9 @@ def _check(
     """Compare our probabilities and the peer's for the same rows."""
     train, test, users = labelled_rows(shop, _TRAIN_ROWS, _TEST_ROWS, _HISTORY, seed)
     known = np.unique(train.item[train.label == 1])
-    table = field_table(shop.catalog, known, users=users)
-    result = _trained(context, table, train, _CHECKED, seed, None)
-    ours = expit(predict(result.model, table, test))
+    table = field_table(shop.catalog, known, _CHECKED_FIELDS, users=users)
+    model = _trained(context, table, train, _CHECKED, seed, None)
+    ours = expit(predict(model, table, test))
     counts = np.bincount(train.item, train.label, minlength=len(shop.catalog.items))
     rows.add("popularity", {_AUC: _auc(test, counts[test.item].astype(np.float32))}, baseline=True)
     rows.add("xDeepFM, log-loss", {_AUC: _auc(test, ours), **_calibration(ours, test)})
@@ -217,7 +195,7 @@ def _check(
     rows.add(_PEER, {_AUC: theirs, **_calibration(found.probability, test)}, baseline=True)
     rows.add("xDeepFM, log-loss", {_DIFFERENCE: abs(_auc(test, ours) - theirs)})
     if seed == context.seeds[0]:
-        notes.append(_same_weights(result, found, table, test))
+        notes.append(_same_weights(found, table, test))
 
 
 def _rank(context: TransferContext, shop: Shop, rows: RowBuilder) -> None:
@@ -228,20 +206,21 @@ def _rank(context: TransferContext, shop: Shop, rows: RowBuilder) -> None:
             *backbone.table.rows(torch.arange(len(shop.catalog.items)))
         )
     split = time_case_split(shop, _CASES, context.settings.seed)
-    for name, ranker in (("popularity", Popularity(split)), ("EASE", Ease(split))):
+    for name, plain in (("popularity", Popularity(split)), ("EASE", Ease(split))):
         # They are deterministic: one value for all seeds.
         for _ in context.seeds:
-            rows.add(name, _ranking(ranker, split), baseline=True)
+            rows.add(name, _ranking(plain, split), baseline=True)
     known = np.unique(split.train.items)
-    table = field_table(shop.catalog, known, embeddings=embeddings, names=_RANKED_FIELDS)
-    taken = positives(split.train.sequences, split.train.timestamps, _RANKED_HISTORY)
+    table = field_table(shop.catalog, known, _RANKED_FIELDS, embeddings=embeddings)
+    times = split.train.timestamps or ()
+    taken = positives(split.train.sequences, times, _RANKED_HISTORY)
     negatives = Negatives(split.train.sequences, split.n_items)
     for loss, name in _NAMES.items():
         settings = replace(_RANKED, loss=loss)
         for seed in context.seeds:
-            result = _trained(context, table, taken, settings, seed, negatives)
-            model = XDeepFMRanker(result.model, table, _RANKED_HISTORY, shop.cut)
-            rows.add(f"xDeepFM, {name}", _ranking(model, split))
+            model = _trained(context, table, taken, settings, seed, negatives)
+            ranker = XDeepFMRanker(model, table, _RANKED_HISTORY, shop.cut)
+            rows.add(f"xDeepFM, {name}", _ranking(ranker, split))
 
 
 def _trained(
@@ -251,7 +230,7 @@ def _trained(
     settings: XDeepFMSettings,
     seed: int,
     negatives: Negatives | None,
-) -> XDeepFMResult:
+) -> XDeepFM:
     quiet = Run(seed, context.console, quiet=True)
     return train_xdeepfm(table, rows, settings, quiet, negatives=negatives)
 
@@ -272,13 +251,10 @@ def _calibration(probability: NDArray[np.floating], rows: Impressions) -> dict[s
     }
 
 
-def _same_weights(
-    result: XDeepFMResult, found: PeerResult, table: FieldTable, test: Impressions
-) -> str:
+def _same_weights(found: PeerResult, table: FieldTable, test: Impressions) -> str:
     """Return a note on whether both networks compute the same function."""
-    twin = XDeepFM(result.model.spec).eval()
-    copy_weights(found.weights, twin)
-    distance = np.abs(expit(predict(twin, table, test)) - found.probability).max()
+    same = twin(found, table, _CHECKED)
+    distance = np.abs(expit(predict(same, table, test)) - found.probability).max()
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     return (
         f"The peer ({versions}) ran in its own environment and trained for {found.seconds:.0f} s. "

@@ -1,6 +1,5 @@
 """Fields of a click model: vocabularies, tables of inputs, embeddings."""
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,7 +12,6 @@ from torch.nn import functional as F
 
 from benchmarks.methods.ctr.impressions import Impressions
 from newshelf.catalog.catalog import Catalog
-from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, IntArray
 from newshelf.files import StrictModel
 from newshelf.nn.inputs import attribute_row, price_edges
@@ -21,24 +19,11 @@ from newshelf.nn.spec import ATTRIBUTE_COLUMNS, AttributeInput
 
 
 class Vocabulary:
-    """The known ids of one field.
+    """The ``known`` ids of one field; every other id is 0."""
 
-    An id that was not known is 0. The known ones have a row each while there are enough;
-    beyond that they share rows by their hash (Weinberger et al., 2009), so that a shop of
-    any size fits the table. A new id never falls on a known one's row.
-
-    Args:
-        known: ids of the training.
-        limit: rows of the table, the unknown one's among them; at least 2.
-    """
-
-    def __init__(self, known: Iterable[str], limit: int = 1 << 18) -> None:
-        distinct = dict.fromkeys(known)
-        if len(distinct) < limit:
-            self._rows = {value: row for row, value in enumerate(distinct, start=1)}
-        else:
-            self._rows = {value: zlib.crc32(value.encode()) % (limit - 1) + 1 for value in distinct}
-        self.size = min(len(distinct) + 1, limit)
+    def __init__(self, known: Iterable[str]) -> None:
+        self._rows = {value: row for row, value in enumerate(dict.fromkeys(known), start=1)}
+        self.size = len(self._rows) + 1
         """Rows of the table."""
 
     def rows(self, values: Iterable[str]) -> IntArray:
@@ -129,21 +114,10 @@ class FieldEmbedding(nn.Module):
         return torch.cat(vectors, dim=1), torch.cat(weights, dim=1)
 
 
-CONTEXT = ("hour", "weekday", "month")
-"""Of the event, in UTC."""
-FIELDS = (
-    "user",
-    "item",
-    *ATTRIBUTE_COLUMNS,
-    *CONTEXT,
-    "history",
-    "embedding",
-    "history_embedding",
-)
-"""What a table can have, in its order: ``history`` is a bag of items, ``embedding`` the
-product's and ``history_embedding`` the mean of the history's; the others are categories."""
-_ITEM_SIDE = ("item", *ATTRIBUTE_COLUMNS, "embedding")
 _CONTEXT_SIZES = {"hour": 25, "weekday": 8, "month": 13}
+"""Of the event, in UTC."""
+_ITEM_SIDE = ("item", *ATTRIBUTE_COLUMNS, "embedding")
+_PRICE_BINS = 16
 
 
 class Inputs(NamedTuple):
@@ -198,7 +172,7 @@ class FieldTable:
             return torch.from_numpy(rows.user)
         if name == "item":
             return torch.from_numpy(self.item_rows[rows.item])
-        if name in CONTEXT:
+        if name in _CONTEXT_SIZES:
             return torch.from_numpy(_context(name, rows.timestamp))
         return torch.from_numpy(self.attributes[name][rows.item])
 
@@ -211,55 +185,38 @@ class FieldTable:
 def field_table(
     catalog: Catalog,
     known: IntArray,
+    names: Sequence[str],
     *,
     users: int = 1,
     embeddings: Tensor | None = None,
-    timed: bool = True,
-    names: Sequence[str] | None = None,
-    price_bins: int = 16,
-    id_rows: int = 1 << 18,
 ) -> FieldTable:
-    """The fields that the catalogue can fill, or those named.
-
-    Attributes are the product's: type, brand, colours, materials, size and a binned price.
-    One that every item of the training shares tells nothing and is left out, unless named.
+    """Return the fields of the catalogue's items.
 
     Args:
         catalog: its items.
         known: rows of the items with an interaction in the training.
+        names: ``user``, ``item``, ``history`` (a bag of items), attributes, ``hour``, ``weekday``
+            and ``month`` of the event, ``embedding`` of the product and ``history_embedding``,
+            the mean of the history's.
         users: size of the users' vocabulary; 1 when nobody is known.
         embeddings: (n_items, width) float32, such as the encoder's 512; None for none.
-        timed: whether the events have a time.
-        names: out of ``FIELDS``; None takes all that there are.
-        price_bins: of equal count.
-        id_rows: limit of the items' vocabulary.
-
-    Raises:
-        TrainingError: a name is unknown or cannot be filled, or the embeddings are not finite
-            or not those of this catalogue.
     """
-    rows = len(catalog.items)
-    _check_embeddings(embeddings, catalog)
     identifiers = catalog.items["id"]
-    vocabulary = Vocabulary(identifiers.iloc[known], id_rows)
-    attributes, sizes = _attributes(catalog, known, price_bins)
-    sizes |= {"item": vocabulary.size, "history": vocabulary.size}
-    if users > 1:
-        sizes["user"] = users
-    if timed:
-        sizes |= _CONTEXT_SIZES
-    if embeddings is not None:
-        sizes |= dict.fromkeys(("embedding", "history_embedding"), embeddings.shape[1])
-    if names is None:
-        same = [name for name, column in attributes.items() if len(np.unique(column[known])) == 1]
-        chosen = [name for name in FIELDS if name in sizes and name not in same]
-    else:
-        chosen = _chosen(names, sizes)
+    vocabulary = Vocabulary(identifiers.iloc[known])
+    attributes = _attributes(catalog, known, names)
+    vectors = torch.zeros(len(catalog.items), 0) if embeddings is None else embeddings.float()
+    sizes = {
+        **dict.fromkeys(("item", "history"), vocabulary.size),
+        **dict.fromkeys(("embedding", "history_embedding"), vectors.shape[1]),
+        **{name: int(column.max()) + 1 for name, column in attributes.items()},
+        **_CONTEXT_SIZES,
+        "user": users,
+    }
     return FieldTable(
-        fields=tuple(Field(name=name, kind=_kind(name), size=sizes[name]) for name in chosen),
+        fields=tuple(Field(name=name, kind=_kind(name), size=sizes[name]) for name in names),
         item_rows=vocabulary.rows(identifiers),
-        attributes={name: attributes[name] for name in chosen if name in attributes},
-        embeddings=torch.zeros(rows, 0) if embeddings is None else embeddings.float(),
+        attributes=attributes,
+        embeddings=vectors,
     )
 
 
@@ -269,71 +226,32 @@ def _kind(name: str) -> Literal["category", "bag", "dense"]:
     return "bag" if name == "history" else "category"
 
 
-def _chosen(names: Sequence[str], sizes: dict[str, int]) -> list[str]:
-    unknown = [name for name in names if name not in FIELDS]
-    if unknown:
-        raise TrainingError(
-            f"unknown field {', '.join(unknown)}: the fields are {', '.join(FIELDS)}"
-        )
-    empty = [name for name in names if name not in sizes]
-    if empty:
-        raise TrainingError(
-            f"field {', '.join(empty)} cannot be filled from this catalogue: leave it out, or "
-            f"add the column; there are {', '.join(name for name in FIELDS if name in sizes)}"
-        )
-    return [name for name in FIELDS if name in names]
-
-
-def _check_embeddings(embeddings: Tensor | None, catalog: Catalog) -> None:
-    if embeddings is None:
-        return
-    rows = len(catalog.items)
-    if embeddings.ndim != 2 or len(embeddings) != rows:  # noqa: PLR2004
-        raise TrainingError(
-            f"the embeddings are {tuple(embeddings.shape)}, but {catalog.name} has {rows} items: "
-            "compute them from this catalogue"
-        )
-    bad = torch.nonzero(~embeddings.isfinite().all(dim=1)).flatten()
-    if len(bad):
-        raise TrainingError(
-            f"the embeddings of {len(bad)} items are not finite, the first of them "
-            f"{catalog.items['id'].iloc[int(bad[0])]}: compute them again, with zeros where a "
-            "product has neither picture nor text"
-        )
-
-
-def _attributes(
-    catalog: Catalog, known: IntArray, price_bins: int
-) -> tuple[dict[str, IntArray], dict[str, int]]:
-    """Columns with a value in the training, renumbered, and the sizes of their tables."""
+def _attributes(catalog: Catalog, known: IntArray, names: Sequence[str]) -> dict[str, IntArray]:
+    """Return the named columns, their values in the training numbered from 1 on."""
     products = catalog.products()
     prices = [price for row in known if (price := products[row].price) is not None]
     # Enough buckets that two values of one shop rarely collide.
-    spec = AttributeInput(buckets=1 << 24, price_edges=price_edges(prices, price_bins))
+    spec = AttributeInput(buckets=1 << 24, price_edges=price_edges(prices, _PRICE_BINS))
     hashed = np.array([attribute_row(product, spec) for product in products], dtype=np.int64)
-    columns, sizes = {}, {}
+    columns = {}
     for name, column in zip(ATTRIBUTE_COLUMNS, hashed.T, strict=True):
-        values = np.unique(column[known])
-        values = values[values > 0]
-        if len(values) == 0:
-            continue
-        place = np.searchsorted(values, column).clip(max=len(values) - 1)
-        columns[name] = np.where(values[place] == column, place + 1, 0)
-        sizes[name] = len(values) + 1
-    return columns, sizes
+        if name in names:
+            values = np.unique(column[known])
+            values = values[values > 0]
+            place = np.searchsorted(values, column).clip(max=len(values) - 1)
+            columns[name] = np.where(values[place] == column, place + 1, 0)
+    return columns
 
 
 def _context(name: str, timestamp: IntArray) -> IntArray:
-    """1 + hour, weekday (Monday 0) or month (January 0); 0 without a time."""
-    moment = timestamp.astype("datetime64[s]")
+    """1 + hour, weekday (Monday 0) or month (January 0)."""
     if name == "hour":
-        value = timestamp // 3600 % 24
-    elif name == "weekday":
+        return timestamp // 3600 % 24 + 1
+    if name == "weekday":
         # The first day of the epoch was a Thursday.
-        value = (timestamp // 86400 + 3) % 7
-    else:
-        value = moment.astype("datetime64[M]").astype(np.int64) % 12
-    return np.where(timestamp < 0, 0, value + 1).astype(np.int64)
+        return (timestamp // 86400 + 3) % 7 + 1
+    months: IntArray = timestamp.astype("datetime64[s]").astype("datetime64[M]").astype(np.int64)
+    return months % 12 + 1
 
 
 def _mean(embeddings: Tensor, history: Tensor) -> Tensor:

@@ -1,12 +1,10 @@
 """Rows that a click model learns from: impressions and sampled negatives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-import pandas as pd
 
-from newshelf.catalog.schema import EventType
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import FloatArray, IntArray
 
@@ -24,7 +22,7 @@ class Impressions:
     history: IntArray
     """(N, L) rows of ``catalog.items`` taken before; -1 is an empty place."""
     timestamp: IntArray
-    """(N,) epoch seconds; -1 when the data have no time."""
+    """(N,) epoch seconds."""
     label: FloatArray
     """(N,) 1 where it took, else 0."""
 
@@ -43,28 +41,20 @@ class Impressions:
 
 def positives(
     sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray] | None,
+    timestamps: Sequence[IntArray],
     max_history: int,
     users: IntArray | None = None,
 ) -> Impressions:
     """A row with label 1 for each item when it was first taken in its sequence.
 
-    With timestamps, the history is what came before, the most recent ``max_history``;
-    without (baskets), it is what else was in the basket.
-
     Args:
         sequences: item rows, oldest first.
-        timestamps: parallel to ``sequences``; None for baskets.
-        max_history: L.
+        timestamps: parallel to ``sequences``.
+        max_history: L, the most recent items that came before.
         users: (len(sequences),) rows of the users' vocabulary; None for all unknown.
-
-    Raises:
-        TrainingError: there is no interaction.
     """
-    if not any(len(sequence) for sequence in sequences):
-        raise TrainingError("there are no events to learn from: add an events or a baskets table")
     parts = []
-    for number, sequence in enumerate(sequences):
+    for number, (sequence, times) in enumerate(zip(sequences, timestamps, strict=True)):
         _, first = np.unique(sequence, return_index=True)
         first = np.sort(first)
         parts.append(
@@ -72,81 +62,18 @@ def positives(
                 sequence=np.full(len(first), number, dtype=np.int64),
                 user=np.full(len(first), 0 if users is None else users[number], dtype=np.int64),
                 item=sequence[first],
-                history=_windows(sequence, max_history, cyclic=timestamps is None)[first],
-                timestamp=np.full(len(first), -1)
-                if timestamps is None
-                else timestamps[number][first],
+                history=_windows(sequence, max_history)[first],
+                timestamp=times[first],
                 label=np.ones(len(first), dtype=np.float32),
             )
         )
     return _joined(parts)
 
 
-def exposures(
-    events: pd.DataFrame,
-    item_index: Mapping[str, int],
-    users: IntArray,
-    max_history: int,
-    positive: EventType = EventType.PURCHASE,
-) -> Impressions:
-    """A row for each (user, item) that was shown or taken: label 1 where it ended in ``positive``.
-
-    Nothing is sampled here: what was looked at and left is the negative, so that the
-    probabilities are those of the shop (conversion rate, for purchases). A pair's moment
-    is its first event; its history is what the user had met before it.
-
-    Args:
-        events: ``EVENT_COLUMNS``, oldest first.
-        item_index: item id → row of ``catalog.items``.
-        users: (len(events),) rows of the users' vocabulary.
-        max_history: L.
-        positive: the kind of event that counts as success.
-
-    Raises:
-        TrainingError: no event, or all pairs have the same label.
-    """
-    frame = pd.DataFrame(
-        {
-            "name": events["user_id"].to_numpy(),
-            "user": users,
-            "item": events["item_id"].map(item_index).to_numpy(),
-            "timestamp": events["timestamp"].to_numpy(),
-            "label": (events["event_type"] == positive.value).to_numpy(dtype=np.float32),
-        }
-    ).dropna(subset=["item"])
-    pairs = frame.groupby(["name", "item"], sort=False, as_index=False).agg(
-        {"user": "first", "timestamp": "min", "label": "max"}
-    )
-    pairs = pairs.sort_values("timestamp", kind="stable")
-    rows = [group for _, group in pairs.groupby("name", sort=False)]
-    found = positives(
-        [group["item"].to_numpy(dtype=np.int64) for group in rows],
-        [group["timestamp"].to_numpy(dtype=np.int64) for group in rows],
-        max_history,
-        np.array([group["user"].iloc[0] for group in rows], dtype=np.int64),
-    )
-    label = np.concatenate([group["label"].to_numpy(dtype=np.float32) for group in rows])
-    if label.min() == label.max():
-        raise TrainingError(
-            f"every (user, item) of the events has the same outcome ({positive.value}: "
-            f"{'yes' if label[0] else 'no'}): give events of both kinds, or sample negatives"
-        )
-    return Impressions(
-        found.sequence, found.user, found.item, found.history, found.timestamp, label
-    )
-
-
-def _windows(sequence: IntArray, length: int, *, cyclic: bool) -> IntArray:
+def _windows(sequence: IntArray, length: int) -> IntArray:
     """(len(sequence), length) what came before each place, nearest first; -1 where nothing did."""
-    count = len(sequence)
-    places = np.arange(count)[:, None] - np.arange(1, length + 1)[None, :]
-    if cyclic:
-        # Going round from a place meets every other one once.
-        nothing = np.broadcast_to(np.arange(1, length + 1) >= count, places.shape)
-        places = places % count
-    else:
-        nothing = places < 0
-    windows: IntArray = np.where(nothing, -1, sequence[np.where(nothing, 0, places)])
+    places = np.arange(len(sequence))[:, None] - np.arange(1, length + 1)[None, :]
+    windows: IntArray = np.where(places < 0, -1, sequence[np.maximum(places, 0)])
     return windows
 
 

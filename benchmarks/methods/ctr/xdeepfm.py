@@ -1,18 +1,16 @@
 """xDeepFM: the compressed interaction network, the model, the ranker."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field as Bounded
-from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from benchmarks.methods.ctr.fields import Field, FieldEmbedding, FieldTable
 from benchmarks.methods.ctr.impressions import Impressions
 from newshelf.evaluation.types import FloatArray, IntArray
-from newshelf.files import StrictModel
 
 Activation = Literal["identity", "relu"]
 
@@ -26,46 +24,29 @@ class CIN(nn.Module):
         p^k_h = Σ_d x^k_{h,d}                                             (equation 7)
 
     so layer ``k`` holds the crosses of degree ``k + 1``. The paper's σ is the identity,
-    and it has no ``b``; a bias and ReLU are what its public code uses.
-
-    With ``split``, half of each layer's maps but the last one's are pooled, and the other
-    half feed the next layer, as in that code.
+    and it has no ``b``; a bias and ReLU are what its public code uses. As in that code, half of
+    each layer's maps but the last one's are pooled, and the other half feed the next layer.
 
     Shape: ``(B, m, D)`` → ``(B, width)``, where ``width`` counts the pooled maps.
 
     Args:
         fields: m.
-        maps: ``H_1 … H_K``; with ``split``, all but the last one even.
+        maps: ``H_1 … H_K``, all but the last one even.
         activation: σ.
-        split: see above.
-
-    Raises:
-        ValueError: no layer, or an odd number of maps to be split.
     """
 
     def __init__(
-        self,
-        fields: int,
-        maps: Sequence[int],
-        activation: Activation = "identity",
-        *,
-        split: bool = True,
+        self, fields: int, maps: Sequence[int], activation: Activation = "identity"
     ) -> None:
         super().__init__()
-        if not maps:
-            raise ValueError("maps is empty: a CIN has at least one layer")
-        if split and any(count % 2 for count in maps[:-1]):
-            raise ValueError(f"maps is {tuple(maps)}: only the last layer may be odd with split")
-        self.maps = tuple(maps)
         self.activation: Activation = activation
-        self.split = split
-        passed = [fields, *(count // 2 if split else count for count in maps[:-1])]
+        passed = [fields, *(count // 2 for count in maps[:-1])]
         # The double sum over i and j is a linear map of all the pairs.
         self.layers = nn.ModuleList(
             nn.Linear(previous * fields, count)
             for previous, count in zip(passed, maps, strict=True)
         )
-        self.width = sum(passed[1:]) + maps[-1] if split else sum(maps)
+        self.width = sum(passed[1:]) + maps[-1]
 
     def forward(self, fields: Tensor) -> Tensor:
         """``(B, m, D)`` float → ``(B, width)``: the pooled maps of all layers."""
@@ -78,36 +59,36 @@ class CIN(nn.Module):
             found = layer(pairs)
             if self.activation == "relu":
                 found = found.relu()
-            if self.split and number + 1 < len(self.layers):
+            if number + 1 < len(self.layers):
                 previous, found = found.chunk(2, dim=2)
-            else:
-                previous = found
             pooled.append(found.sum(dim=1))
         return torch.cat(pooled, dim=1)
 
 
-class XDeepFMSpec(StrictModel):
-    """The network's shape."""
+@dataclass(frozen=True)
+class XDeepFMSettings:
+    """The network's shape and how it is trained."""
 
-    fields: Annotated[tuple[Field, ...], Bounded(min_length=1)]
-    width: PositiveInt = 16
+    loss: Literal["log", "pairwise"] = "pairwise"
+    width: int = 16
     """D, of every field's vector."""
-    cin: tuple[PositiveInt, ...] = (32, 32)
+    cin: tuple[int, ...] = (32, 32)
     """Maps of each layer; empty leaves the CIN out."""
     cin_activation: Activation = "identity"
-    deep: tuple[PositiveInt, ...] = (64, 32)
+    deep: tuple[int, ...] = (64, 32)
     """Units of each layer; empty leaves the deep part out."""
-    dropout: Annotated[float, Bounded(ge=0, lt=1)] = 0.0
-    """In the deep part."""
-    init_std: Annotated[float, Bounded(gt=0)] = 0.01
-
-    @model_validator(mode="after")
-    def _named_once(self) -> Self:
-        names = [field.name for field in self.fields]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"these fields are named twice: {', '.join(twice)}")
-        return self
+    init_std: float = 0.01
+    epochs: int = 5
+    batch_size: int = 1024
+    """Positives, or labelled rows when negatives are not sampled."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    negatives: int = 2
+    """Sampled for each positive again in every epoch."""
+    max_rows: int | None = None
+    """Positives (or labelled rows) of an epoch, drawn again for each; None takes all."""
+    item_dropout: float = 0.1
+    """Share of the rows whose item is read as unknown."""
 
 
 class XDeepFM(nn.Module):
@@ -122,20 +103,18 @@ class XDeepFM(nn.Module):
     loss only the order of the logits means something.
     """
 
-    def __init__(self, spec: XDeepFMSpec) -> None:
+    def __init__(self, fields: Sequence[Field], settings: XDeepFMSettings) -> None:
         super().__init__()
-        self.spec = spec
-        fields = len(spec.fields)
-        self.fields = FieldEmbedding(spec.fields, spec.width, spec.init_std)
+        self.fields = FieldEmbedding(fields, settings.width, settings.init_std)
         self.bias = nn.Parameter(torch.zeros(1))
         self.cin: CIN | None = None
-        if spec.cin:
-            self.cin = CIN(fields, spec.cin, spec.cin_activation)
+        if settings.cin:
+            self.cin = CIN(len(fields), settings.cin, settings.cin_activation)
             self.cin_weight = nn.Linear(self.cin.width, 1, bias=False)
         self.deep: nn.Sequential | None = None
-        if spec.deep:
-            self.deep = _deep(fields * spec.width, spec.deep, spec.dropout)
-            self.deep_weight = nn.Linear(spec.deep[-1], 1, bias=False)
+        if settings.deep:
+            self.deep = _deep(len(fields) * settings.width, settings.deep)
+            self.deep_weight = nn.Linear(settings.deep[-1], 1, bias=False)
 
     def forward(self, categories: Tensor, bags: Tensor, dense: Tensor) -> Tensor:
         """``(B,)`` logits; the inputs are those of ``FieldEmbedding``."""
@@ -159,10 +138,10 @@ class XDeepFM(nn.Module):
         return logit
 
 
-def _deep(width: int, units: tuple[int, ...], dropout: float) -> nn.Sequential:
+def _deep(width: int, units: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in zip((width, *units[:-1]), units, strict=True):
-        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
@@ -176,19 +155,12 @@ class XDeepFMRanker:
         model: in ``eval`` mode.
         table: the one it was trained with.
         max_history: items of a history that are read, the latest ones.
-        timestamp: epoch seconds of the question; -1 when the data have no time.
-        name: what the report calls it.
+        timestamp: epoch seconds of the question.
     """
 
-    def __init__(
-        self,
-        model: XDeepFM,
-        table: FieldTable,
-        max_history: int,
-        timestamp: int = -1,
-        name: str = "xDeepFM",
-    ) -> None:
-        self.name = name
+    name = "xDeepFM"
+
+    def __init__(self, model: XDeepFM, table: FieldTable, max_history: int, timestamp: int) -> None:
         self._model = model
         self._table = table
         self._max_history = max_history

@@ -1,5 +1,6 @@
 """Labelled rows and cases of a shop: what is learned from, what is asked, and what is unknown."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,9 +8,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.methods.ctr.fields import field_table
-from benchmarks.methods.ctr.train import XDeepFMSettings
+from benchmarks.methods.ctr.xdeepfm import XDeepFMSettings
 from benchmarks.transfer.deepctr import run_peer
-from benchmarks.transfer.xdeepfm import labelled_rows, read_shop, time_case_split
+from benchmarks.transfer.xdeepfm import _CHECKED_FIELDS, labelled_rows, read_shop, time_case_split
 from newshelf.catalog.catalog import read_catalog
 from newshelf.errors import SettingsError, TrainingError
 
@@ -18,7 +19,7 @@ CUT = 1000
 
 def write(folder, events, items=12):
     folder.mkdir()
-    titles = [{"id": f"i{at}", "title": "a thing"} for at in range(items)]
+    titles = [{"id": f"i{at}", "title": "a thing", "price": 1.0} for at in range(items)]
     pd.DataFrame(titles).to_csv(folder / "items.csv", index=False)
     columns = ["user_id", "item_id", "event_type", "timestamp"]
     pd.DataFrame(events, columns=columns).to_csv(folder / "events.csv", index=False)
@@ -84,7 +85,8 @@ def pairs(rows, label):
 
 def test_no_events_are_named(context):
     data = context.catalog("retail")
-    context.catalog = lambda name: SimpleNamespace(events=None, items=data.items)
+    context.catalog = lambda name: replace(data, events=None)
+    context.kept_back_catalog = lambda name: None
     with pytest.raises(TrainingError, match="retail has no events"):
         read_shop(context, "retail")
 
@@ -92,7 +94,7 @@ def test_no_events_are_named(context):
 def test_a_peer_that_fails_says_why(context, tmp_path):
     shop = read_shop(context, "retail")
     train, test, users = labelled_rows(shop, 1000, 1000, 4, seed=0)
-    table = field_table(shop.catalog, np.unique(train.item), users=users)
+    table = field_table(shop.catalog, np.unique(train.item), _CHECKED_FIELDS, users=users)
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no module named deepctr_torch >&2\nexit 1\n")
     broken.chmod(0o755)
