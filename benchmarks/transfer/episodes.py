@@ -16,7 +16,6 @@ from benchmarks.methods.meta.learners import (
     Ensemble,
     FewShotLearner,
     LinearProbe,
-    Member,
     Prototypes,
     RefinedPrototypes,
 )
@@ -91,15 +90,14 @@ def all_methods(
         return max(options, key=lambda m: float(_chosen_by(m, types.validation)))
 
     def probe(features: Tensor, choosing: Tensor | None = None) -> Method:
-        return best([Method(LinearProbe(c=c), features, choosing) for c in _PENALTY])
+        return best([Method(LinearProbe(c), features, choosing) for c in _PENALTY])
 
     def refined(features: Tensor, choosing: Tensor | None = None) -> Method:
-        options = [RefinedPrototypes(sharpness=s) for s in _SHARPNESS]
-        return best([Method(learner, features, choosing) for learner in options])
+        return best([Method(RefinedPrototypes(s), features, choosing) for s in _SHARPNESS])
 
     def whitened(features: Tensor) -> tuple[tuple[Tensor, Tensor], float]:
         made = {share: _whiten(features, types.train, share) for share in _SHRINKAGE}
-        picked = best([Method(Prototypes(metric="cosine"), rows) for rows in made.values()])
+        picked = best([Method(Prototypes("cosine"), rows) for rows in made.values()])
         share = next(s for s, rows in made.items() if rows is picked.features)
         # After all choices, the validation types are training data, too.
         return (_whiten(features, _joined(types), share), picked.features), share
@@ -118,23 +116,23 @@ def all_methods(
     maml = _maml(narrow, types, run, "second")
     methods = {
         PLAIN_BASELINES[0]: Method(Prototypes(), image),
-        _PROTOTYPES: Method(Prototypes(metric="cosine"), image),
+        _PROTOTYPES: Method(Prototypes("cosine"), image),
         _PROBE: frozen_probe,
         "MAML, first order": _maml(narrow, types, run, "first"),
         "MAML, second order": maml,
         "ProtoMAML, first order": _maml(narrow, types, run, "prototypes"),
-        "prototypes, meta-trained adapter": Method(Prototypes(metric="cosine"), embedded),
+        "prototypes, meta-trained adapter": Method(Prototypes("cosine"), embedded),
         "linear probe, meta-trained adapter": probe(embedded),
-        "prototypes, whitened": Method(Prototypes(metric="cosine"), *white),
+        "prototypes, whitened": Method(Prototypes("cosine"), *white),
         "linear probe, whitened": pooled_probe,
         "linear probe, inner stages, whitened": inner_probe,
         "mean of both whitened probes": _mean_of(pooled_probe, inner_probe),
         "mean of both whitened probes and MAML": _mean_of(pooled_probe, inner_probe, maml),
-        f"{_PROTOTYPES}, {TOGETHER}": Method(Prototypes(metric="cosine"), image),
+        f"{_PROTOTYPES}, {TOGETHER}": Method(Prototypes("cosine"), image),
         f"{_PROBE}, {TOGETHER}": frozen_probe,
         f"refined prototypes, frozen features, {TOGETHER}": refined(image),
         f"refined prototypes, whitened, {TOGETHER}": refined(*white),
-        f"prototypes by cosine, {WITH_TITLE}": Method(Prototypes(metric="cosine"), both),
+        f"prototypes by cosine, {WITH_TITLE}": Method(Prototypes("cosine"), both),
         f"linear probe, {WITH_TITLE}": probe(both),
         f"linear probe, whitened, {WITH_TITLE}": probe(*white_both),
     }
@@ -164,7 +162,7 @@ def _mean_of(*methods: Method) -> Method:
     members, at = [], 0
     for method in methods:
         width = method.features.shape[1]
-        members.append(Member(method.learner, slice(at, at + width)))
+        members.append((method.learner, slice(at, at + width)))
         at += width
     choosing = [m.features if m.choosing is None else m.choosing for m in methods]
     features = torch.cat([method.features for method in methods], dim=1)
@@ -200,8 +198,11 @@ def _all_types(unit: Tensor, types: Types, run: Run) -> ResidualAdapter:
         parts: Sequence[Tensor] = rows[order].split(128)[:-1]
         return parts
 
+    def learner(support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        return Prototypes("cosine")(adapter(support), labels, adapter(queries))
+
     def validate() -> float:
-        return _chosen_by(Method(Prototypes(adapter, "cosine"), unit), types.validation)
+        return _chosen_by(Method(learner, unit), types.validation)
 
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3, weight_decay=0.01)
     fit("types", objective, batches, optimizer, run, epochs=6, validate=validate, patience=2)
@@ -253,8 +254,8 @@ def accuracies(method: Method, labels: Tensor, shots: int, episodes: int) -> np.
     found = np.empty(episodes)
     for at in range(episodes):
         drawn = sampler.draw(generator)
-        classifier = method.learner.adapt(method.features[drawn.support], drawn.support_labels)
-        predicted = classifier.scores(method.features[drawn.queries]).argmax(dim=1)
+        support, queries = method.features[drawn.support], method.features[drawn.queries]
+        predicted = method.learner(support, drawn.support_labels, queries).argmax(dim=1)
         found[at] = float((predicted == drawn.query_labels).float().mean())
     return found
 

@@ -25,6 +25,7 @@ from benchmarks.methods.meta.maml import Maml, Predict
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
+from newshelf.catalog.interactions import Sequences
 from newshelf.errors import TrainingError
 from newshelf.evaluation.metrics import hits, ndcg, tie_order, top_items
 from newshelf.evaluation.types import BoolArray, Case, FloatArray, IntArray
@@ -66,16 +67,8 @@ class World:
     new: list[New]
 
 
-@dataclass(frozen=True)
-class Shoppers:
-    """Purchases of each shopper and their times, oldest first."""
-
-    sequences: list[IntArray]
-    timestamps: list[IntArray]
-
-
-def read_shoppers(catalog: Catalog) -> Shoppers:
-    """Return the sequences of a catalogue's events.
+def read_shoppers(catalog: Catalog) -> Sequences:
+    """Return the purchases of each shopper and their times, oldest first.
 
     Raises:
         TrainingError: it has no events.
@@ -87,10 +80,10 @@ def read_shoppers(catalog: Catalog) -> Shoppers:
     times = frame["timestamp"].to_numpy(dtype=np.int64)
     groups = frame.groupby("user_id", sort=True).indices.values()
     places = [np.sort(group) for group in groups]
-    return Shoppers([rows[at] for at in places], [times[at] for at in places])
+    return Sequences([rows[at] for at in places], [times[at] for at in places])
 
 
-def make_world(embeddings: Tensor, category: IntArray, shoppers: Shoppers, seed: int) -> World:
+def make_world(embeddings: Tensor, category: IntArray, shoppers: Sequences, seed: int) -> World:
     """Return held-out and training categories; see the protocol of the task ``maml``."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(_usable(category, shoppers))
@@ -99,13 +92,7 @@ def make_world(embeddings: Tensor, category: IntArray, shoppers: Shoppers, seed:
     known = np.isin(category, train)
 
     def events(inside: BoolArray) -> CategoryEvents:
-        return category_events(
-            shoppers.sequences,
-            shoppers.timestamps,
-            inside,
-            known & ~inside,
-            max_history=_HISTORY,
-        )
+        return category_events(shoppers, inside, known & ~inside, max_history=_HISTORY)
 
     return World(
         embeddings,
@@ -119,7 +106,7 @@ def make_world(embeddings: Tensor, category: IntArray, shoppers: Shoppers, seed:
     )
 
 
-def _usable(category: IntArray, shoppers: Shoppers) -> list[int]:
+def _usable(category: IntArray, shoppers: Sequences) -> list[int]:
     """Return the categories with enough products and shoppers."""
     visits = np.zeros(CATEGORIES, dtype=np.int64)
     for sequence in shoppers.sequences:

@@ -6,23 +6,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn import functional as F
 
-from benchmarks.methods.meta.learners import class_means, prototype_scores
+from benchmarks.methods.meta.learners import prototype_scores
 from newshelf.errors import TrainingError
 from newshelf.training.loop import Batches, Objective
 
-# Episodes: small classification tasks, drawn from a catalogue's types.
-#
-# An episode has N classes, of each k labelled rows (the support) and q rows to classify
-# (the queries), all different (Vinyals et al., Matching Networks, 2016).
-
-_FEWEST_WAYS = 2
-
 
 class Episode(NamedTuple):
-    """Row numbers and classes; with a leading dimension T when T episodes are stacked."""
+    """Row numbers and classes; with a leading dimension T when T episodes are stacked.
+
+    An episode has N classes, of each k labelled rows (the support) and q rows to classify
+    (the queries), all different (Vinyals et al., Matching Networks, 2016).
+    """
 
     support: Tensor
     """``(N·k,)`` int64 rows, class by class."""
@@ -48,11 +44,6 @@ class EpisodeSampler:
     """
 
     def __init__(self, labels: Tensor, *, ways: int, shots: int, queries: int) -> None:
-        if ways < _FEWEST_WAYS or shots < 1 or queries < 1:
-            raise TrainingError(
-                f"an episode of {ways} classes, {shots} shots and {queries} queries: ask for at "
-                "least two classes, one shot and one query"
-            )
         self.ways, self.shots, self.queries = ways, shots, queries
         classes = torch.unique(labels[labels >= 0]).tolist()
         rows = [torch.nonzero(labels == value).flatten() for value in classes]
@@ -64,11 +55,6 @@ class EpisodeSampler:
                 f"that an episode needs, {ways} must (the largest have {largest}): label more "
                 "rows, or ask for fewer shots, queries or classes"
             )
-
-    @property
-    def classes(self) -> int:
-        """Return the number of classes that are large enough to be drawn."""
-        return len(self._rows)
 
     def draw(self, generator: torch.Generator) -> Episode:
         """One episode."""
@@ -145,18 +131,8 @@ class FewShotNet(nn.Module):
         return logits
 
 
-# Meta-training a space for prototypes: first all types at once, then episodes.
-#
-# First a cosine classifier over all meta-training types (Baseline++, Chen et al., 2019), whose
-# classes are many and whose batches are cheap; then episodes, in which the embedding is used
-# as it will be (Prototypical Networks, Snell et al., 2017, with the learned temperature of
-# Meta-Baseline, Chen et al., 2021)::
-#
-#     loss = -log softmax_n(cos(z, c_n) · s)[label]
-
-
 class AllTypes(Objective):
-    """Cosine classification among all meta-training types.
+    """Cosine classification among all meta-training types (Baseline++, Chen et al., 2019).
 
     Args:
         adapter: trained in place.
@@ -187,31 +163,3 @@ class AllTypes(Objective):
         rows = self.adapter(self.drop(self.features[batch]))
         logits = prototype_scores(rows, self.classes, "cosine") * self.log_scale.exp()
         return {"loss": F.cross_entropy(logits, self.labels[batch])}
-
-
-class EpisodePrototypes(Objective):
-    """Prototypical episodes on an adapter, trained in place.
-
-    ``features`` are ``(R, F)`` float32; episodes hold their row numbers.
-    """
-
-    features: Tensor
-
-    def __init__(self, adapter: ResidualAdapter, features: Tensor, ways: int) -> None:
-        super().__init__()
-        self.adapter = adapter
-        self.ways = ways
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.register_buffer("features", features, persistent=False)
-
-    def forward(self, batch: Episode) -> dict[str, Tensor]:
-        """Cross-entropy of T stacked episodes' queries."""
-        support = self.adapter(self.features[batch.support])
-        queries = self.adapter(self.features[batch.queries])
-        logits = vmap(self._logits)(support, batch.support_labels, queries)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.query_labels.flatten())
-        return {"loss": loss}
-
-    def _logits(self, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-        means = class_means(support, labels, self.ways)
-        return prototype_scores(queries, means, "cosine") * self.log_scale.exp()

@@ -12,6 +12,7 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from benchmarks.methods.meta.maml import Predict
+from newshelf.catalog.interactions import Sequences, latest
 from newshelf.errors import TrainingError
 from newshelf.evaluation.types import BoolArray, IntArray
 from newshelf.nn.scorer import SiameseScorer
@@ -49,43 +50,27 @@ class CategoryEvents:
 
 
 def category_events(
-    sequences: Sequence[IntArray],
-    timestamps: Sequence[IntArray],
-    inside: BoolArray,
-    known: BoolArray,
-    *,
-    max_history: int,
+    shoppers: Sequences, inside: BoolArray, known: BoolArray, *, max_history: int
 ) -> CategoryEvents:
     """Collect the events of a category from shoppers' sequences.
 
     Args:
-        sequences: catalogue rows that each shopper took, oldest first.
-        timestamps: epoch seconds, parallel to ``sequences``. Only what was taken in an
-            earlier second is a history, so never the rest of the same order.
+        shoppers: catalogue rows that each of them took, oldest first, and when. Only what was
+            taken in an earlier second is a history, so never the rest of the same order.
         inside: ``(N,)`` True for the category's products.
-        known: ``(N,)`` True for the products that histories may hold.
+        known: ``(N,)`` True for the products that histories may hold, none of the category's.
         max_history: H.
 
     Raises:
-        TrainingError: a product is both inside and known, the lists do not fit together, or
-            no event is left.
+        TrainingError: no event is left.
     """
-    if len(sequences) != len(timestamps):
-        raise TrainingError(
-            f"{len(sequences)} sequences with timestamps for {len(timestamps)}: give both for "
-            "every shopper"
-        )
-    if (inside & known).any():
-        raise TrainingError(
-            "products of the category are also in histories: take them out of one, a new "
-            "category has no past"
-        )
     items = np.flatnonzero(inside)
     place = np.full(len(inside), -1)
     place[items] = np.arange(len(items))
     target, shopper, histories = [], [], []
-    taken = np.zeros((len(sequences), len(items)), dtype=np.bool_)
-    for number, (sequence, times) in enumerate(zip(sequences, timestamps, strict=True)):
+    taken = np.zeros((len(shoppers.sequences), len(items)), dtype=np.bool_)
+    pairs = zip(shoppers.sequences, shoppers.timestamps or (), strict=True)
+    for number, (sequence, times) in enumerate(pairs):
         within = inside[sequence]
         if not within.any():
             continue
@@ -95,7 +80,7 @@ def category_events(
         # The first time only: whether it is taken again needs no recommendation.
         _, first = np.unique(sequence, return_index=True)
         for position in np.sort(first[within[first]]):
-            history = _latest(rows[: np.searchsorted(at, times[position])], max_history)
+            history = latest(rows[: np.searchsorted(at, times[position])])[-max_history:]
             if len(history):
                 target.append(place[sequence[position]])
                 shopper.append(number)
@@ -112,12 +97,6 @@ def category_events(
         mask[row, : len(history)] = True
     numbers = np.array(shopper)
     return CategoryEvents(items, np.array(target), numbers, padded, mask, taken[numbers])
-
-
-def _latest(rows: IntArray, count: int) -> IntArray:
-    """The last ``count`` different rows, in order of their last time."""
-    _, last = np.unique(rows[::-1], return_index=True)
-    return rows[::-1][np.sort(last)[:count]][::-1]
 
 
 # Tasks whose popular products differ: an augmentation against memorised categories.
@@ -216,9 +195,6 @@ def event_part(
         events: of the category.
         numbers: which of them.
         candidates: which of ``events.items``, the events' targets among them; None is all.
-
-    Raises:
-        TrainingError: an embedding is not a number.
     """
     chosen = np.arange(len(events.items)) if candidates is None else candidates
     place = np.full(len(events.items), -1)
@@ -226,28 +202,18 @@ def event_part(
     target = place[events.target[numbers]]
     left_out = events.taken[numbers][:, chosen].copy()
     left_out[np.arange(len(numbers)), target] = False
-    part = Events(
+    return Events(
         embeddings[torch.from_numpy(events.history[numbers])],
         torch.from_numpy(events.mask[numbers]),
         embeddings[torch.from_numpy(events.items[chosen])],
         torch.from_numpy(target),
         torch.from_numpy(left_out),
     )
-    if not (torch.isfinite(part.history).all() and torch.isfinite(part.candidates).all()):
-        raise TrainingError(
-            "embeddings of the category's products or histories are no numbers: encode the "
-            "catalogue again"
-        )
-    return part
 
 
 @dataclass(frozen=True)
 class EventTasks:
-    """Draws tasks from the events of categories.
-
-    Raises:
-        TrainingError: a category has too few shoppers, events or products for a task.
-    """
+    """Draws tasks from the events of categories."""
 
     embeddings: Tensor
     """``(N, F)`` float32, of the catalogue."""
@@ -262,29 +228,6 @@ class EventTasks:
     tilt: float = 0.0
     """How far the products' popularity differs from task to task; see
     :mod:`benchmarks.methods.meta.event_tasks`. Joint training wants 0."""
-
-    def __post_init__(self) -> None:
-        if not self.categories:
-            raise TrainingError("no category to draw tasks from: give at least one")
-        needed = self.support + self.queries
-        for number, events in enumerate(self.categories):
-            if len(events.items) < self.candidates:
-                raise TrainingError(
-                    f"category {number} has {len(events.items)} products, a task takes "
-                    f"{self.candidates}: leave it out, or ask for fewer"
-                )
-            shoppers = len(np.unique(events.shopper))
-            if shoppers < needed:
-                raise TrainingError(
-                    f"category {number} has events of {shoppers} shoppers, a task takes "
-                    f"{self.support} + {self.queries}, one of each: leave it out, or ask for "
-                    "fewer events"
-                )
-        if self.candidates < needed:
-            raise TrainingError(
-                f"{self.candidates} candidates cannot hold the targets of {needed} events: ask "
-                f"for at least {needed}"
-            )
 
     def draw(self, category: int, rng: np.random.Generator) -> tuple[Events, Events]:
         """Support and queries of one task: one event each of different shoppers."""

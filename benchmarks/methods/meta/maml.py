@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from benchmarks.methods.meta.episodes import Episode, FewShotNet
-from benchmarks.methods.meta.learners import Embedding, check_queries, check_support, class_means
+from benchmarks.methods.meta.learners import class_means
 from newshelf.errors import TrainingError
 from newshelf.training.loop import Objective
 
@@ -85,9 +85,6 @@ class Maml(Objective):
         fit("maml", maml, batches, Adam(maml.parameters(), 1e-3), run, epochs=20)
         adapted = maml.adapt(support)
         maml.predict(adapted, inputs)
-
-    Raises:
-        TrainingError: ``steps`` or ``rate`` is not positive.
     """
 
     def __init__(
@@ -103,10 +100,6 @@ class Maml(Objective):
         start: Start | None = None,
     ) -> None:
         super().__init__()
-        if steps < 1 or rate <= 0:
-            raise TrainingError(
-                f"MAML with {steps} inner steps at rate {rate}: both must be above zero"
-            )
         self.model = model
         self.steps, self.first_order, self.every_step = steps, first_order, every_step
         self._loss, self._start = loss, start
@@ -123,14 +116,10 @@ class Maml(Objective):
                 of tasks; as ``loss`` takes them, without that dimension.
         """
         mapped = vmap(self._query_loss, in_dims=(None, 0, 0), randomness="different")
-        losses: Tensor = mapped(self.parameters_by_name(), *batch)
+        losses: Tensor = mapped(dict(self.model.named_parameters()), *batch)
         return {"loss": losses.mean()}
 
-    def parameters_by_name(self) -> Parameters:
-        """θ."""
-        return dict(self.model.named_parameters())
-
-    def rates(self) -> Mapping[str, Tensor | float]:
+    def _rates(self) -> Mapping[str, Tensor | float]:
         """α by name."""
         if len(self.log_rates):
             return dict(zip(self._names, self.log_rates.exp(), strict=True))
@@ -152,10 +141,10 @@ class Maml(Objective):
             TrainingError: they became no numbers.
         """
         # Detached instead of under no_grad: a generator would leave that on between its steps.
-        meta = {name: value.detach() for name, value in self.parameters_by_name().items()}
+        meta = {name: value.detach() for name, value in self.model.named_parameters()}
         rates = {
             name: rate.detach() if isinstance(rate, Tensor) else rate
-            for name, rate in self.rates().items()
+            for name, rate in self._rates().items()
         }
         taken = self.steps if steps is None else steps
         for parameters in self._path(meta, support, rates, taken):
@@ -172,7 +161,7 @@ class Maml(Objective):
         return output
 
     def _query_loss(self, meta: Parameters, support: Any, queries: Any) -> Tensor:
-        path = list(self._path(meta, support, self.rates(), self.steps))[1:]
+        path = list(self._path(meta, support, self._rates(), self.steps))[1:]
         counted = path if self.every_step else path[-1:]
         losses = [self._loss(partial(self.predict, parameters), queries) for parameters in counted]
         return torch.stack(losses).mean()
@@ -216,7 +205,6 @@ def classification_maml(
     rate: float,
     first_order: bool = False,
     learn_rates: bool = False,
-    every_step: bool = False,
 ) -> Maml:
     """MAML, or ProtoMAML with ``prototypes``, by cross-entropy; see :class:`Maml`."""
     return Maml(
@@ -226,7 +214,6 @@ def classification_maml(
         rate=rate,
         first_order=first_order,
         learn_rates=learn_rates,
-        every_step=every_step,
         start=partial(_head_from_prototypes, net.head.out_features) if prototypes else None,
     )
 
@@ -254,50 +241,15 @@ class EpisodeMaml(Objective):
 
 @dataclass(frozen=True)
 class MamlLearner:
-    """Adapts a meta-trained network to a support by gradient steps."""
+    """Adapts a meta-trained network to a support by gradient steps; see ``FewShotLearner``."""
 
     maml: Maml
-    embed: Embedding | None = None
-    """What the network's input is made with, such as a whitening; None: the features."""
-    steps: int | None = None
-    """None: as many as in meta-training."""
-    name: str = "MAML"
 
-    def adapt(self, support: Tensor, labels: Tensor) -> "AdaptedNet":
-        """Take the inner steps on ``support (S, F)``.
-
-        Raises:
-            TrainingError: see :func:`benchmarks.methods.meta.learners.check_support`; or plain
-                MAML was trained for another number of classes.
-        """
-        ways = check_support(support, labels)
-        trained = cast(FewShotNet, self.maml.model).head.out_features
-        if ways != trained:
-            raise TrainingError(
-                f"the support has {ways} classes, MAML's head was meta-trained for {trained}: "
-                "meta-train with as many, or use prototypes"
-            )
-        rows = self.embed(support) if self.embed is not None else support
-        parameters = self.maml.adapt(EpisodePart(rows, labels), self.steps)
-        return AdaptedNet(self.maml, parameters, self.embed, support.shape[1])
-
-
-@dataclass(frozen=True)
-class AdaptedNet:
-    """The network with one task's parameters."""
-
-    maml: Maml
-    parameters: Parameters
-    embed: Embedding | None
-    width: int
-    """Features of a query row."""
-
-    @torch.no_grad()
-    def scores(self, queries: Tensor) -> Tensor:
-        """``(Q, F)`` → ``(Q, N)`` logits."""
-        check_queries(queries, self.width)
-        rows = self.embed(queries) if self.embed is not None else queries
-        return self.maml.predict(self.parameters, rows)
+    def __call__(self, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+        """Take the inner steps on the support, and return the queries' logits."""
+        parameters = self.maml.adapt(EpisodePart(support, labels))
+        with torch.no_grad():
+            return self.maml.predict(parameters, queries)
 
 
 def _loss(predict: Predict, part: EpisodePart) -> Tensor:

@@ -26,7 +26,7 @@ def accuracy(
     right = []
     for _ in range(episodes):
         drawn = sampler.draw(generator)
-        classifier = learner.adapt(features[drawn.support], drawn.support_labels)
-        predicted = classifier.scores(features[drawn.queries]).argmax(dim=1)
+        support, queries = features[drawn.support], features[drawn.queries]
+        predicted = learner(support, drawn.support_labels, queries).argmax(dim=1)
         right.append((predicted == drawn.query_labels).float().mean())
     return float(torch.stack(right).mean())

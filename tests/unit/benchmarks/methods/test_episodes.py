@@ -1,4 +1,4 @@
-"""Meta-training on some types: MAML, ProtoMAML, prototypical episodes, all types at once."""
+"""Meta-training on some types: MAML, ProtoMAML, all types at once."""
 
 import pytest
 import torch
@@ -8,20 +8,18 @@ from torch.func import functional_call
 from benchmarks.methods.meta.episodes import (
     AllTypes,
     Episode,
-    EpisodePrototypes,
     EpisodeSampler,
     FewShotNet,
     ResidualAdapter,
 )
 from benchmarks.methods.meta.learners import Prototypes
 from benchmarks.methods.meta.maml import EpisodeMaml, EpisodePart, MamlLearner, classification_maml
-from newshelf.errors import TrainingError
 from newshelf.training.loop import fit
 from newshelf.training.run import Run
 from tests.unit.benchmarks.methods.few_shot import WAYS, accuracy, maml_learner
 from tests.unit.training.synthetic import WIDTH, noisy_types
 
-EPOCHS = {"maml": 6, "protomaml": 4, "episodes": 6, "all types": 16}
+EPOCHS = {"maml": 6, "protomaml": 4, "all types": 16}
 
 
 def test_protomaml_is_a_prototypical_network_before_its_first_step(support):
@@ -29,27 +27,27 @@ def test_protomaml_is_a_prototypical_network_before_its_first_step(support):
     learner = maml_learner(prototypes=True)
     first = next(learner.maml.trajectory(EpisodePart(rows, labels)))
     got = learner.maml.predict(first, rows).log_softmax(dim=1)
-    expected = Prototypes(learner.maml.model.adapter).adapt(rows, labels).scores(rows)
+    embedded = learner.maml.model.adapter(rows)
+    expected = Prototypes()(embedded, labels, embedded)
     torch.testing.assert_close(got, expected.log_softmax(dim=1), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["maml", "protomaml", "episodes", "all types"])
+@pytest.mark.parametrize("kind", ["maml", "protomaml", "all types"])
 def test_meta_training_on_some_types_helps_others(kind):
     rows, labels = noisy_types(40, 25)
     seen = labels < 30
     train = torch.where(seen, labels, -1)
     unseen = EpisodeSampler(torch.where(seen, -1, labels), ways=WAYS, shots=2, queries=8)
     sampler = EpisodeSampler(train, ways=WAYS, shots=2, queries=8)
-    frozen = accuracy(Prototypes(metric="cosine"), rows, unseen)
+    frozen = accuracy(Prototypes("cosine"), rows, unseen)
     torch.manual_seed(0)
     adapter = ResidualAdapter(WIDTH, hidden=64)
     batches = sampler.batches(tasks=8, steps=25)
-    if kind == "episodes":
-        objective = EpisodePrototypes(adapter, rows, WAYS)
-        learner = Prototypes(adapter, "cosine")
-    elif kind == "all types":
+    if kind == "all types":
         objective = AllTypes(adapter, rows, train, drop=0.0)
-        learner = Prototypes(adapter, "cosine")
+
+        def learner(support, labels, queries):
+            return Prototypes("cosine")(adapter(support), labels, adapter(queries))
 
         def batches(epoch, generator):
             order = torch.nonzero(seen).flatten()
@@ -65,25 +63,11 @@ def test_meta_training_on_some_types_helps_others(kind):
     assert accuracy(learner, rows, unseen) > frozen + 0.08
 
 
-def test_maml_is_told_another_number_of_classes(support):
-    rows, labels = support
-    two = labels < 2
-    with pytest.raises(TrainingError, match=r"2 classes, .* for 3"):
-        maml_learner(prototypes=False).adapt(rows[two], labels[two])
-
-
-@pytest.mark.parametrize("kind", ["protomaml", "episodes"])
-def test_objectives_make_no_tensor_on_another_device(kind):
+def test_the_objective_makes_no_tensor_on_another_device():
     there = torch.device("meta")
-    adapter = ResidualAdapter(WIDTH, hidden=8)
-    net = FewShotNet(adapter, WAYS)
-    objective = (
-        EpisodeMaml(
-            classification_maml(net, prototypes=True, steps=2, rate=0.1), torch.zeros(9, WIDTH)
-        )
-        if kind == "protomaml"
-        else EpisodePrototypes(adapter, torch.zeros(9, WIDTH), WAYS)
-    )
+    net = FewShotNet(ResidualAdapter(WIDTH, hidden=8), WAYS)
+    maml = classification_maml(net, prototypes=True, steps=2, rate=0.1)
+    objective = EpisodeMaml(maml, torch.zeros(9, WIDTH))
     with FakeTensorMode():
         tensors = (*objective.named_parameters(), *objective.named_buffers())
         state = {n: torch.empty(t.shape, dtype=t.dtype, device=there) for n, t in tensors}

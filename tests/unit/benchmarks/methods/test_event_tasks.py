@@ -22,6 +22,7 @@ from benchmarks.methods.meta.event_tasks import (
     tilted_order,
 )
 from benchmarks.methods.meta.maml import Maml
+from newshelf.catalog.interactions import Sequences
 from newshelf.errors import TrainingError
 from newshelf.nn.scorer import SiameseScorer
 from newshelf.nn.spec import ScorerSpec
@@ -38,7 +39,8 @@ def ints(*values: int) -> np.ndarray:
 
 
 def events_of(sequences, times, max_history=3, inside=INSIDE) -> CategoryEvents:
-    return category_events(sequences, times, inside, ~inside, max_history=max_history)
+    shoppers = Sequences(sequences, times)
+    return category_events(shoppers, inside, ~inside, max_history=max_history)
 
 
 def test_an_event_knows_what_came_before_and_elsewhere():
@@ -67,13 +69,6 @@ def test_a_category_without_a_past_is_refused():
     for sequences in ([ints(50, 51)], [ints(1, 2)], []):
         with pytest.raises(TrainingError, match="no event of the category"):
             events_of(sequences, [np.arange(len(row)) for row in sequences])
-
-
-def test_products_on_both_sides_are_refused():
-    with pytest.raises(TrainingError, match="take them out of one"):
-        category_events([], [], INSIDE, np.ones(ITEMS, dtype=bool), max_history=2)
-    with pytest.raises(TrainingError, match="give both for every shopper"):
-        category_events([ints(1)], [], INSIDE, ~INSIDE, max_history=2)
 
 
 @pytest.fixture
@@ -190,24 +185,9 @@ def test_the_generator_decides_the_tasks(embeddings, events):
     assert not torch.equal(first[1][1].history, other[1][1].history)
 
 
-def test_too_small_categories_are_refused(embeddings, events):
-    for asked, said in (
-        ((20, 20, 40), "has 20 products"),
-        ((20, 20, 20), "has events of 30 shoppers"),
-        ((5, 8, 12), "cannot hold the targets of 13"),
-    ):
-        with pytest.raises(TrainingError, match=said):
-            EventTasks(embeddings, [events], *asked)
-    with pytest.raises(TrainingError, match="at least one"):
-        EventTasks(embeddings, [], 1, 1, 2)
+def test_too_few_shoppers_are_refused(events):
     with pytest.raises(TrainingError, match="the category has 30"):
         one_event_each(events, 31, np.random.default_rng(0))
-
-
-def test_embeddings_that_are_no_numbers_are_refused(embeddings, events):
-    embeddings[events.history[0, 0]] = float("nan")
-    with pytest.raises(TrainingError, match="encode the catalogue"):
-        event_part(embeddings, events, np.arange(3), None)
 
 
 def test_tasks_mapped_together_equal_one_after_the_other(embeddings, events):
@@ -251,9 +231,8 @@ def opposite_categories() -> tuple[torch.Tensor, list[CategoryEvents]]:
             # The first half of the category is for the first taste, wherever it points.
             liked = start + taste * each // 2 + rng.permutation(each // 2)[:1]
             sequences.append(np.concatenate([history, liked]))
-        found.append(
-            category_events(sequences, [np.arange(4)] * shoppers, inside, past, max_history=3)
-        )
+        taken = Sequences(sequences, [np.arange(4)] * shoppers)
+        found.append(category_events(taken, inside, past, max_history=3))
     embeddings = torch.tensor(np.concatenate(rows), dtype=torch.float32)
     return F.normalize(embeddings, dim=1), found
 
@@ -298,9 +277,8 @@ def memorised_categories() -> tuple[torch.Tensor, list[CategoryEvents]]:
         sequences = [
             np.concatenate([rng.permutation(40)[:3], [start + product]]) for product in liked
         ]
-        found.append(
-            category_events(sequences, [np.arange(4)] * shoppers, inside, past, max_history=3)
-        )
+        taken = Sequences(sequences, [np.arange(4)] * shoppers)
+        found.append(category_events(taken, inside, past, max_history=3))
     return F.normalize(embeddings, dim=1), found
 
 

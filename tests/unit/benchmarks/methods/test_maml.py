@@ -223,12 +223,6 @@ def test_a_rate_that_explodes_is_reported(net, batch):
         maml_of(net, rate=1e200).adapt(of_task(batch[0], 0))
 
 
-def test_no_step_and_no_rate_are_refused(net):
-    for changes in ({"steps": 0}, {"rate": 0.0}):
-        with pytest.raises(TrainingError, match="above zero"):
-            maml_of(net, **changes)
-
-
 @pytest.mark.parametrize("mixed", [False, True])
 def test_meta_training_makes_no_tensor_on_another_device(net, mixed):
     """On ``meta``: a backward pass on a GPU that is not there cannot even be pretended."""
