@@ -6,6 +6,7 @@ interrupted continues with the files that are missing.
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -97,8 +98,9 @@ def encode_by_ray(
     # Without statistics to its makers, and lines next to the progress bar.
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR"}
     if address is None:
-        # Ray then listens on 127.0.0.1 instead of all interfaces.
+        # Ray then listens on 127.0.0.1 instead of all interfaces, and to this command alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray.data  # noqa: PLC0415 - servers do without
     except ImportError as error:
@@ -123,6 +125,6 @@ def encode_by_ray(
             for row in written.iter_rows():
                 yield row["count"]
         except (ConnectionError, ray.exceptions.RayError) as error:
-            raise SetupError(f"Ray failed: {error}") from error
+            raise SetupError(f"Ray failed: {error.__cause__ or error}") from error
         finally:
             ray.shutdown()
