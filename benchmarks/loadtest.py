@@ -23,8 +23,8 @@ from loadtest.record import RunRecord, read_record, write_record
 from loadtest.run import run_load
 from loadtest.saturate import RateGoal, RateSearch, Saturation, saturate
 from loadtest.scenarios import LoadPlan
+from loadtest.slo import LatencyLimit
 from loadtest.traffic import BAD, TrafficSettings
-from loadtest.tuning.slo import LatencyLimit
 from newshelf.errors import SettingsError
 from newshelf.files import read_json
 from newshelf.pipeline.workspace import only_server

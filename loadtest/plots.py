@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from loadtest.incidents import Incident
 from loadtest.record import RunRecord, ServerSample
+from loadtest.slo import LatencyLimit
 from loadtest.timeline import Latencies, Timeline, Totals
-from loadtest.tuning.slo import LatencyLimit
 from newshelf.report.plots import COLOURS, MUTED, legend_right, new_figure, save, style_axes
 
 _WIDTH, _HEIGHT = 9.6, 3.4

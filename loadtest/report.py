@@ -75,21 +75,7 @@ class CheckedRun:
 def check_run(record: RunRecord, limits: SloSet | None) -> CheckedRun:
     """Check a record against ``limits``."""
     timeline = Timeline.of(record)
-    verdicts: list[SloVerdict] = []
-    if limits is not None:
-        scopes = [(ALL, limits.every, timeline.total())]
-        scopes += [(kind, slo, timeline.total(kind)) for kind, slo in limits.kinds.items()]
-        for scope, slo, total in scopes:
-            # A kind that is not sent passes; a run without any request does not.
-            is_sent = total.intended > 0 or scope == ALL
-            verdicts += judge(
-                slo,
-                scope,
-                total.latency.percentile_ms if is_sent else None,
-                total.error_rate if total.intended else 1.0,
-                total.throughput,
-                total.fallback_rate,
-            )
+    verdicts = [] if limits is None else judge(limits, timeline)
     return CheckedRun(timeline, verdicts, incidents(timeline))
 
 

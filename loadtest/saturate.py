@@ -27,9 +27,8 @@ from loadtest.report import (
     run_sections,
     write_page,
 )
-from loadtest.slo import SloSet
+from loadtest.slo import LatencyLimit, Slo, SloSet
 from loadtest.timeline import Timeline
-from loadtest.tuning.slo import LatencyLimit, Slo
 from newshelf.errors import SettingsError
 from newshelf.files import write_json
 from newshelf.report.page import Cell, Page, Picture, ReportTable, Section, print_table

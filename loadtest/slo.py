@@ -1,19 +1,74 @@
-"""Limits of a load test, from a file such as ``loadtest/slo.yaml`` or in short form; verdicts."""
+"""Service-level objectives: limits of latency, errors, fallbacks and throughput, and verdicts.
 
+They come from a file such as ``loadtest/slo.yaml``, or in short form, ``p99=50ms,errors=0.1%``.
+"""
+
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loadtest.tuning.slo import LatencyLimit, Slo, check_order, parse_slo
+from loadtest.timeline import Timeline, Totals
 from newshelf.errors import SettingsError
 from newshelf.files import StrictModel
 
 ALL = "all"
 """The scope of limits for all requests together."""
+_EXAMPLE = "for example p99=50ms,p50=20ms,errors=0.1%"
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s)")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
+_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+@dataclass(frozen=True, order=True)
+class LatencyLimit:
+    """``percent`` of the requests take at most ``most_ms`` milliseconds."""
+
+    percent: float
+    most_ms: float
+
+    def __str__(self) -> str:
+        return f"p{self.percent:g}={self.most_ms:.10g}ms"
+
+
+@dataclass(frozen=True)
+class Slo:
+    """Limits for a set of requests; all must hold."""
+
+    latencies: tuple[LatencyLimit, ...] = ()
+    """The lowest percentile first."""
+    error_rate: float | None = None
+    """Maximum share of failed requests, between 0 and 1."""
+    throughput: float | None = None
+    """Minimum right responses per second."""
+    fallback_rate: float | None = None
+    """Maximum share of the gateway's fallback in right responses, between 0 and 1."""
+
+    @property
+    def strictest(self) -> LatencyLimit:
+        """The limit of the highest percentile, which plots and comparisons show."""
+        return self.latencies[-1]
+
+    def missed(self, percentile_ms: Callable[[float], float], failed_share: float) -> list[str]:
+        """Return the latencies and errors that exceed the limits, in words."""
+        missed = [
+            f"p{limit.percent:g} is {percentile_ms(limit.percent):.1f} ms"
+            for limit in self.latencies
+            if percentile_ms(limit.percent) > limit.most_ms
+        ]
+        if self.error_rate is not None and failed_share > self.error_rate:
+            missed.append(f"{failed_share:.2%} of the requests failed")
+        return missed
+
+    def __str__(self) -> str:
+        errors = f",errors={self.error_rate * 100:g}%" if self.error_rate else ""
+        return ",".join(map(str, self.latencies)) + errors
 
 
 @dataclass(frozen=True)
@@ -79,29 +134,92 @@ class SloVerdict:
         return f"{text}; the limit is {bound} ({excess}{share} {side})"
 
 
-def judge(
-    slo: Slo,
-    scope: str,
-    percentile_ms: Callable[[float], float] | None,
-    error_rate: float = 0.0,
-    throughput: float = 0.0,
-    fallback_rate: float = 0.0,
-) -> list[SloVerdict]:
-    """Check measured values; ``percentile_ms`` is None if no such request was sent."""
-    limits: list[tuple[str, float, float]] = []
-    measure = percentile_ms or (lambda _percent: 0.0)
-    for limit in slo.latencies:
-        limits.append((f"p{limit.percent:g}_ms", limit.most_ms, measure(limit.percent)))
-    if slo.error_rate is not None:
-        limits.append(("error_rate", slo.error_rate, error_rate))
-    if slo.fallback_rate is not None:
-        limits.append(("fallback_rate", slo.fallback_rate, fallback_rate))
-    if slo.throughput is not None:
-        limits.append(("throughput", slo.throughput, throughput))
+def judge(limits: SloSet, timeline: Timeline) -> list[SloVerdict]:
+    """Check a run: all requests together, then each kind that has limits."""
+    scopes = {None: limits.every, **limits.kinds}
     return [
-        SloVerdict(scope, name, limit, None if percentile_ms is None else measured)
-        for name, limit, measured in limits
+        verdict
+        for kind, slo in scopes.items()
+        for verdict in _verdicts(slo, kind or ALL, timeline.total(kind))
     ]
+
+
+def _verdicts(slo: Slo, scope: str, total: Totals) -> list[SloVerdict]:
+    # A kind that is not sent passes; a run without any request does not.
+    is_sent = total.intended > 0 or scope == ALL
+    rates = (
+        ("error_rate", slo.error_rate, total.error_rate if total.intended else 1.0),
+        ("fallback_rate", slo.fallback_rate, total.fallback_rate),
+        ("throughput", slo.throughput, total.throughput),
+    )
+    values: list[tuple[str, float, float]] = [
+        (f"p{one.percent:g}_ms", one.most_ms, total.latency.percentile_ms(one.percent))
+        for one in slo.latencies
+    ]
+    values += [(name, limit, measured) for name, limit, measured in rates if limit is not None]
+    return [
+        SloVerdict(scope, name, limit, measured if is_sent else None)
+        for name, limit, measured in values
+    ]
+
+
+def parse_slo(text: str) -> Slo:
+    """Read the short form, ``p99=50ms,errors=0.1%``; without ``errors``, no request may fail."""
+    limits: dict[float, LatencyLimit] = {}
+    error_rate: float | None = None
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals:
+            raise SettingsError(f"--slo: {part.strip()!r} has no '='; {_EXAMPLE}")
+        if name == "errors":
+            if error_rate is not None:
+                raise SettingsError("--slo: errors is given twice")
+            error_rate = _share(value)
+            continue
+        limit = LatencyLimit(_percent(name), _milliseconds(name, value))
+        if limit.percent in limits:
+            raise SettingsError(f"--slo: {name} is given twice")
+        limits[limit.percent] = limit
+    if not limits:
+        raise SettingsError(f"--slo: give at least one latency; {_EXAMPLE}")
+    slo = Slo(tuple(sorted(limits.values())), error_rate or 0.0)
+    _check_order(slo, "--slo")
+    return slo
+
+
+def _percent(name: str) -> float:
+    match = _PERCENTILE.fullmatch(name)
+    if match is None or float(match[1]) == 0:
+        raise SettingsError(
+            f"--slo: {name!r} is neither a percentile (p50, p99, p99.9) nor errors; {_EXAMPLE}"
+        )
+    return float(match[1])
+
+
+def _milliseconds(name: str, value: str) -> float:
+    match = _DURATION.fullmatch(value)
+    if match is None or float(match[1]) == 0:
+        raise SettingsError(
+            f"--slo: {name}={value}: {value!r} is no time; write it with its unit, us, ms or s "
+            f"({name}=50ms)"
+        )
+    return float(match[1]) * _MS[match[2]]
+
+
+def _share(value: str) -> float:
+    match = _SHARE.fullmatch(value)
+    if match is None or float(match[1]) > 100:  # noqa: PLR2004 - per cent
+        raise SettingsError(f"--slo: errors={value}: write a share of 0% to 100% (errors=0.1%)")
+    return float(match[1]) / 100
+
+
+def _check_order(slo: Slo, place: str) -> None:
+    """Raise ``SettingsError`` if a higher percentile has a lower limit."""
+    for low, high in pairwise(slo.latencies):
+        if low.most_ms > high.most_ms:
+            raise SettingsError(
+                f"{place}: {low} allows more than {high}, the higher percentile: were they swapped?"
+            )
 
 
 def read_slo(text: str, kinds: Collection[str]) -> SloSet:
@@ -162,7 +280,7 @@ def _from_table(table: Any, path: Path, kinds: Collection[str]) -> SloSet:
     if not any(one != Slo() for one in scoped.values()):
         raise SettingsError(f"{path} sets no limit; the limits are {_names(_LimitsSection)}")
     for scope, slo in scoped.items():
-        check_order(slo, f"{path}, {scope}")
+        _check_order(slo, f"{path}, {scope}")
     return found
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.plots import log_y
+from loadtest.slo import Slo
 from loadtest.tuning.points import with_point
 from loadtest.tuning.search import PointMeasurement, SearchResult, frontier
-from loadtest.tuning.slo import Slo
 from loadtest.tuning.tune import PointLoad
 from newshelf.config import Settings
 from newshelf.files import write_aside, write_json

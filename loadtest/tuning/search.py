@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from loadtest.slo import Slo
 from loadtest.tuning.load import LoadResult
 from loadtest.tuning.points import Computing, Point, SearchSpace
-from loadtest.tuning.slo import Slo
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def judge(point: Point, seconds: float, load: LoadResult, slo: Slo) -> PointMeas
         seconds=seconds,
         per_second=load.per_second,
         latency_ms=load.percentile_ms(slo.strictest.percent),
-        missed=tuple(slo.missed(load)),
+        missed=tuple(slo.missed(load.percentile_ms, load.failed_share)),
         client_share=load.client_cpu_s / load.measured_s,
     )
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loadtest.slo import Slo
 from loadtest.tuning.load import LoadRequest, ModelName, draw_requests, run_load
 from loadtest.tuning.points import Point, SearchSpace
 from loadtest.tuning.search import PointMeasurement, SearchResult, judge, search
 from loadtest.tuning.server import ExportTools, PointArchives, PointServer
-from loadtest.tuning.slo import Slo
 from newshelf.catalog.catalog import read_catalog
 from newshelf.config import Settings
 from newshelf.errors import ServerError, SettingsError

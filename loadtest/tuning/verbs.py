@@ -86,9 +86,9 @@ def tune(
 
     Example: `./run tune --slo p99=50ms --model encoder --clients 8`
     """
+    from loadtest.slo import parse_slo
     from loadtest.tuning.points import with_point
     from loadtest.tuning.report import frontier_table, write_report
-    from loadtest.tuning.slo import parse_slo
     from loadtest.tuning.tune import PointLoad
     from loadtest.tuning.tune import tune as run
     from newshelf.pipeline.stages import bring_up_to_date, plan_stages

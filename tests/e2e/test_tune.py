@@ -8,9 +8,9 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from loadtest.slo import parse_slo
 from loadtest.tuning.load import ModelName
 from loadtest.tuning.points import Arithmetic, Computing, SearchSpace
-from loadtest.tuning.slo import parse_slo
 from loadtest.tuning.tune import PointLoad, tune
 from loadtest.tuning.verbs import make_tools
 from newshelf.cli.app import app

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.loadtest import greatest_rate, known_rate, traffic_of
 from benchmarks.serve.wrk import Load, Request, load
 from loadtest.options import LoadOptions, LoadTarget, make_plan
-from loadtest.tuning.slo import LatencyLimit
+from loadtest.slo import LatencyLimit
 from newshelf.errors import SettingsError
 from tests.unit.loadtest.made_records import made_record, made_second
 

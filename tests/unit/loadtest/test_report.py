@@ -11,8 +11,7 @@ from loadtest.plots import all_batches, size_text
 from loadtest.record import read_record
 from loadtest.report import check_run, milliseconds, print_run, write_run
 from loadtest.saturate import RateGoal, RateSearch, print_saturation, saturate, write_saturation
-from loadtest.slo import SloSet
-from loadtest.tuning.slo import LatencyLimit, Slo
+from loadtest.slo import LatencyLimit, Slo, SloSet
 from tests.unit.loadtest.made_records import made_record, made_second, queue_record, sample
 
 LIMITS = SloSet(Slo((LatencyLimit(99, 80.0),), 0.01), {"encode text": Slo((LatencyLimit(50, 9),))})

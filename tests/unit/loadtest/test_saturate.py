@@ -5,7 +5,7 @@ import pytest
 
 from loadtest.record import RunRecord
 from loadtest.saturate import RateGoal, RateSearch, Saturation, saturate, trial
-from loadtest.tuning.slo import LatencyLimit
+from loadtest.slo import LatencyLimit
 from newshelf.errors import SettingsError
 from tests.unit.loadtest.made_records import (
     made_record,

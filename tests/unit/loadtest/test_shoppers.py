@@ -14,9 +14,8 @@ from loadtest.requests import Rendered
 from loadtest.run import run_load
 from loadtest.scenarios import LoadPlan
 from loadtest.shoppers import LOST, STALE, Kept, Shoppers
-from loadtest.slo import SloSet
+from loadtest.slo import Slo, SloSet
 from loadtest.traffic import ShopTraffic
-from loadtest.tuning.slo import Slo
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.errors import ServerError
 from tests.fake_predictors import FAKE_IDS

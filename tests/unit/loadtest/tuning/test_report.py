@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from loadtest.slo import parse_slo
 from loadtest.tuning.report import frontier_table, settings_text, write_report
 from loadtest.tuning.search import SearchResult
-from loadtest.tuning.slo import parse_slo
 from loadtest.tuning.tune import PointLoad
 from newshelf.config import ModelServingSettings, Settings, load_settings
 from newshelf.files import read_json

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtest.slo import parse_slo
 from loadtest.tuning.points import Arithmetic, Computing, Point, SearchSpace
 from loadtest.tuning.search import PointMeasurement, dominates, frontier, judge, search
-from loadtest.tuning.slo import parse_slo
 from tests.unit.loadtest.tuning.conftest import MakePoint, MakeRun, load
 
 FULL_S = 8.0
