@@ -5,17 +5,18 @@
 prints, for each rate, how much of it an open loop of one process delivers, and how late.
 """
 
-import base64
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.servers import noop_server
-from loadtest.closed_loop import ClosedLoopPlan, ClosedLoopRequest, ClosedLoopResult, run
+from loadtest.closed_loop import run
 from loadtest.record import RunRecord, decoded
+from loadtest.requests import Rendered
 from loadtest.run import run_load
 from loadtest.scenarios import LoadPlan
 from loadtest.traffic import TrafficSettings
+from loadtest.tuning.load import ClosedLoopPlan, LoadResult
 
 _BYTES, _CLIENTS = 20_000, 32
 _SECONDS = 3.0
@@ -24,10 +25,10 @@ _OPEN = "open"
 _US_PER_MS = 1000
 
 
-def measure_closed(body_bytes: int, clients: int, seconds: float = _SECONDS) -> ClosedLoopResult:
+def measure_closed(body_bytes: int, clients: int, seconds: float = _SECONDS) -> LoadResult:
     """Send bodies of ``body_bytes`` from ``clients``."""
-    body = base64.b64encode(bytes(body_bytes)).decode()
-    requests = [ClosedLoopRequest("/predictions/nothing", "application/octet-stream", body)]
+    media_type = "application/octet-stream"
+    requests = [Rendered("nothing", "/predictions/nothing", media_type, bytes(body_bytes))]
     with noop_server() as url:
         return run(ClosedLoopPlan(url, requests, clients, seconds=seconds, warm_up_s=seconds / 5))
 
@@ -69,12 +70,12 @@ class Delivered:
 
 def _print_closed(body_bytes: int, clients: int) -> None:
     result = measure_closed(body_bytes, clients)
-    if not result.answered:
+    if not result.latencies_ms:
         raise SystemExit(f"no request succeeded: {result.failures}")
     print(
         f"{clients} clients, {body_bytes} bytes each: "
-        f"{result.answered / result.measured_s:.0f} requests/s, "
-        f"{result.cpu_s / result.answered * 1e6:.0f} µs of CPU time per request"
+        f"{result.per_second:.0f} requests/s, "
+        f"{result.client_cpu_s / len(result.latencies_ms) * 1e6:.0f} µs of CPU time per request"
     )
 
 

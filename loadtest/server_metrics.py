@@ -35,7 +35,7 @@ _AWAY = (httpx.HTTPError, ServerError, OSError, ValueError, KeyError)
 
 @dataclass(frozen=True)
 class Counts:
-    """Counters since the start of the server, of all models together."""
+    """Counters since the start of the server, of one model or all together."""
 
     requests: float = 0.0
     queued_us: float = 0.0
@@ -84,8 +84,8 @@ class Counts:
         return sizes
 
 
-def read_page(page: str) -> Counts:
-    """Sum up the counters of all models.
+def read_page(page: str, model: str | None = None) -> Counts:
+    """Sum up the counters of all versions of one model, or of all models.
 
     Raises:
         ValueError: the text is not a Prometheus page.
@@ -94,6 +94,10 @@ def read_page(page: str) -> Counts:
     batches: dict[float, float] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
+            # TorchServe's own counters have the first label, those of handlers the second.
+            owner = sample.labels.get("model_name") or sample.labels.get("ModelName")
+            if model is not None and owner != model:
+                continue
             # The parser adds the suffix to counters; TorchServe writes it only for some.
             name = sample.name.removesuffix("_total")
             totals[name] = totals.get(name, 0.0) + sample.value

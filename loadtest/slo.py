@@ -136,12 +136,10 @@ class SloVerdict:
 
 def judge(limits: SloSet, timeline: Timeline) -> list[SloVerdict]:
     """Check a run: all requests together, then each kind that has limits."""
-    scopes = {None: limits.every, **limits.kinds}
-    return [
-        verdict
-        for kind, slo in scopes.items()
-        for verdict in _verdicts(slo, kind or ALL, timeline.total(kind))
-    ]
+    found = _verdicts(limits.every, ALL, timeline.total())
+    for kind, slo in limits.kinds.items():
+        found += _verdicts(slo, kind, timeline.total(kind))
+    return found
 
 
 def _verdicts(slo: Slo, scope: str, total: Totals) -> list[SloVerdict]:

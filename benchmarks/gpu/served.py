@@ -1,12 +1,9 @@
 """TorchServe on the device, compared with calls in process and with FastAPI."""
 
-import base64
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +18,8 @@ from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
 from benchmarks.serve.contender import Contender, Endpoint, check_answers, wait_for_answer
 from benchmarks.serve.peer import Peer, PeerLayout, ServedModel
 from benchmarks.serve.torchserve import Newshelf
-from loadtest.closed_loop import ClosedLoopPlan, ClosedLoopRequest
-from newshelf.pipeline.workspace import ROOT
+from loadtest.requests import Rendered
+from loadtest.tuning.load import ClosedLoopPlan, run_load
 from newshelf.serving.runtimes.base import Device
 
 _SENT = 64
@@ -47,42 +44,28 @@ def load(endpoint: Endpoint, bodies: Sequence[bytes], clients: int, seconds: flo
     """Send ``bodies`` in turn from ``clients`` connections of several processes.
 
     Raises:
-        BenchmarkError: an answer was not 200, or a client failed.
+        BenchmarkError: an answer was not 200.
+        ServerError: a client failed.
     """
     headers = dict(endpoint.headers)
     kind = headers.pop("Content-Type")
-    requests = [
-        ClosedLoopRequest(endpoint.path, kind, base64.b64encode(data).decode()) for data in bodies
-    ]
     count = -(-clients // _CLIENTS_EACH)
     plan = ClosedLoopPlan(
         endpoint.url,
-        requests,
+        [Rendered("served", endpoint.path, kind, data) for data in bodies],
         clients // count,
         headers,
         seconds=seconds,
         warm_up_s=min(_WARM_UP_S, seconds),
     )
-    command = [sys.executable, "-P", "-m", "loadtest.closed_loop"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = [
-        subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(count)
-    ]
-    for process in running:
-        assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-        json.dump(asdict(plan), process.stdin)
-        process.stdin.close()
-    outputs = [process.stdout.read() for process in running if process.stdout is not None]
-    if any(process.wait() for process in running):
-        raise BenchmarkError("a client of the load failed")
-    found = [json.loads(output) for output in outputs]
-    failures = {status: n for one in found for status, n in one["failures"].items()}
+    with ThreadPoolExecutor(count) as pool:
+        found = list(pool.map(run_load, [plan] * count))
+    failures = {status: n for one in found for status, n in one.failures.items()}
     if failures:
         raise BenchmarkError(f"of the answers some are wrong: {failures}")
-    latencies = np.concatenate([one["latencies_ns"] for one in found]) / 1e6
+    latencies = np.concatenate([one.latencies_ms for one in found])
     return Load(
-        sum(one["answered"] / one["measured_s"] for one in found),
+        sum(one.per_second for one in found),
         float(np.percentile(latencies, 50)),
         float(np.percentile(latencies, 99)),
     )

@@ -1,36 +1,61 @@
-"""Closed load on a server: requests drawn from a catalogue, sent by ``loadtest.closed_loop``.
+"""Closed load on a server: its plan and result, and requests drawn from a catalogue.
 
-The clients run as a separate program, so that their work is not mistaken for the server's.
+The clients run as a separate program, ``loadtest.closed_loop``, so that neither their work nor
+their garbage collection is mistaken for the server's.
 """
 
 import base64
-import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass
 
-from newshelf.catalog.catalog import Catalog
+from loadtest.requests import Rendered, as_json
 from newshelf.errors import CatalogError, ServerError
 from newshelf.pipeline.workspace import ROOT
 
+if TYPE_CHECKING:
+    # The program imports this module, and reads no table.
+    from newshelf.catalog.catalog import Catalog
+
 _PROGRAM = "loadtest.closed_loop"
-_NS_PER_MS = 1e6
+_MAX_REASON = 2000
+_STRICT = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
 
-@dataclass(frozen=True)
-class LoadRequest:
-    """A ``POST`` request."""
+@dataclass(frozen=True, config=_STRICT)
+class ClosedLoopPlan:
+    """A closed load, which ends after ``seconds`` or ``count`` requests."""
 
-    path: str
-    content_type: str
-    body: bytes
+    url: str
+    """``http://HOST:PORT``."""
+    requests: Annotated[Sequence[Rendered], Field(min_length=1)]
+    """Sent in turn."""
+    clients: Annotated[int, Field(ge=1)]
+    """Each of which awaits its answer."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+    """Length of the measurement."""
+    count: int | None = None
+    """Number of requests."""
+    warm_up_s: float = 0.0
+    """Seconds before the measurement, under the same load."""
+    timeout_s: float = 30.0
+    kept_header: str | None = None
+    """Keep every exchange, with this header of its response."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if (self.seconds is None) == (self.count is None):
+            raise ValueError("give seconds or count")
+        return self
 
 
 @dataclass(frozen=True)
@@ -46,17 +71,18 @@ class Exchange:
     """The kept header of the response."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass
 class LoadResult:
     """Latencies and failures of a load."""
 
-    measured_s: float
-    latencies_ms: NDArray[np.float64]
-    """Of the requests that were answered with 200."""
-    failures: Mapping[str, int]
+    measured_s: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list)
+    """Of each response with status 200, from the first byte sent to the last one read."""
+    failures: dict[str, int] = field(default_factory=dict)
     """By status or kind of error."""
-    client_cpu_s: float
-    exchanges: Sequence[Exchange] = field(default=())
+    client_cpu_s: float = 0.0
+    """CPU time of the clients during the measurement."""
+    exchanges: list[Exchange] = field(default_factory=list)
 
     @property
     def per_second(self) -> float:
@@ -72,63 +98,33 @@ class LoadResult:
 
     def percentile_ms(self, percent: float) -> float:
         """Return the lowest latency that ``percent`` do not exceed; infinite without any."""
-        if not len(self.latencies_ms):
+        if not self.latencies_ms:
             return float("inf")
         return float(np.percentile(self.latencies_ms, percent, method="inverted_cdf"))
 
 
-def run_load(
-    url: str,
-    headers: Mapping[str, str],
-    requests: Sequence[LoadRequest],
-    *,
-    clients: int,
-    seconds: float | None = None,
-    count: int | None = None,
-    warm_up_s: float = 0.0,
-    kept_header: str | None = None,
-) -> LoadResult:
-    """Send ``requests`` in turn from ``clients``, each of which awaits its answer.
+PLAN, RESULT = TypeAdapter(ClosedLoopPlan), TypeAdapter(LoadResult)
+"""Their JSON, which the program reads and writes."""
 
-    Either for ``seconds`` or for a ``count`` of requests, after ``warm_up_s`` of the same load.
-    ``kept_header`` keeps every exchange, with this header of its response.
+
+def run_load(plan: ClosedLoopPlan) -> LoadResult:
+    """Send the requests in turn from clients of a separate process.
+
+    Raises:
+        ServerError: the process fails.
     """
-    plan = {
-        "url": url,
-        "headers": dict(headers),
-        "requests": [
-            {
-                "path": request.path,
-                "content_type": request.content_type,
-                "body": base64.b64encode(request.body).decode("ascii"),
-            }
-            for request in requests
-        ],
-        "clients": clients,
-        "seconds": seconds,
-        "count": count,
-        "warm_up_s": warm_up_s,
-        "kept_header": kept_header,
-    }
     # By standard input: arguments, and so the token, would show in the list of processes.
     done = subprocess.run(
         [sys.executable, "-P", "-m", _PROGRAM],
-        input=json.dumps(plan),
+        input=PLAN.dump_json(plan),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
-        text=True,
         check=False,
     )
     if done.returncode:
-        raise ServerError(f"{_PROGRAM} failed: {done.stderr.strip()[-2000:]}")
-    table = json.loads(done.stdout)
-    return LoadResult(
-        measured_s=table["measured_s"],
-        latencies_ms=np.array(table["latencies_ns"], dtype=np.float64) / _NS_PER_MS,
-        failures=table["failures"],
-        client_cpu_s=table["cpu_s"],
-        exchanges=[Exchange(*one) for one in table["exchanges"]],
-    )
+        reason = done.stderr.decode("utf-8", "replace").strip()
+        raise ServerError(f"{_PROGRAM} failed: {reason[-_MAX_REASON:]}")
+    return RESULT.validate_json(done.stdout)
 
 
 ModelName = Literal["encoder", "recommender"]
@@ -138,8 +134,8 @@ _K = 10
 
 
 def draw_requests(
-    model: ModelName, catalog: Catalog, count: int, *, seed: int = 7
-) -> list[LoadRequest]:
+    model: ModelName, catalog: "Catalog", count: int, *, seed: int = 7
+) -> list[Rendered]:
     """Draw distinct requests: titles with pictures, or histories of 1 to 20 ids."""
     drawn = random.Random(seed)  # noqa: S311 - no secret
     if model == "recommender":
@@ -149,24 +145,21 @@ def draw_requests(
         if not rows:
             raise CatalogError("no product of the catalogue has a title or a readable picture")
         bodies = [_product(catalog, drawn.choice(rows), drawn) for _ in range(count)]
-    return [
-        LoadRequest(f"/predictions/{model}", "application/json", json.dumps(body).encode())
-        for body in bodies
-    ]
+    return [as_json(model, f"/predictions/{model}", body) for body in bodies]
 
 
-def _history(catalog: Catalog, drawn: random.Random) -> dict[str, Any]:
+def _history(catalog: "Catalog", drawn: random.Random) -> dict[str, Any]:
     ids = catalog.items["id"]
     length = drawn.randint(1, min(_LONGEST_HISTORY, len(ids)))
     rows = drawn.sample(range(len(ids)), length)
     return {"history": [str(ids.iloc[row]) for row in rows], "k": _K}
 
 
-def _has_content(catalog: Catalog, row: int) -> bool:
+def _has_content(catalog: "Catalog", row: int) -> bool:
     return isinstance(catalog.items["title"].iloc[row], str) or bool(catalog.image_path(row))
 
 
-def _product(catalog: Catalog, row: int, drawn: random.Random) -> dict[str, Any]:
+def _product(catalog: "Catalog", row: int, drawn: random.Random) -> dict[str, Any]:
     """Return a product whose embedding no worker has cached."""
     product: dict[str, Any] = {}
     title = catalog.items["title"].iloc[row]

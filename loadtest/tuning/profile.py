@@ -9,7 +9,6 @@ requests follow one another; each worker is a process with a track of batches. A
 a request to its batch.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.requests import Rendered
+from loadtest.server_metrics import Counts, read_page
 from loadtest.tuning.load import (
+    ClosedLoopPlan,
     Exchange,
-    LoadRequest,
     LoadResult,
     ModelName,
     draw_requests,
@@ -95,43 +96,19 @@ def _timeline(exchange: Exchange) -> RequestTimeline:
     return RequestTimeline(exchange.client, exchange.sent_ns, batch, exchange.end_ns)
 
 
-_SAMPLE = re.compile(r"^(ts_\w+)\{(.*)\} (\S+)$", flags=re.MULTILINE)
-_QUEUE, _REQUESTS = "ts_queue_latency_microseconds", "ts_inference_requests_total"
 _ATTEMPTS, _PAUSE_S = 20, 0.1
 
 
-@dataclass(frozen=True)
-class QueueCount:
-    """TorchServe's queue counters, since the server's start."""
-
-    requests: float
-    waited_ms: float
-    """Total wait of all requests until their batch."""
-
-    def since(self, before: "QueueCount") -> float | None:
-        """Return the mean wait of the requests since then, in ms; None without requests."""
-        requests = self.requests - before.requests
-        return (self.waited_ms - before.waited_ms) / requests if requests > 0 else None
-
-
-def read_queue(client: Client, model: str) -> QueueCount:
+def read_queue(client: Client, model: str) -> Counts:
     """Read the counters once they are stable: TorchServe counts after it has answered."""
-    before = _read(client.metrics(), model)
+    before = read_page(client.metrics(), model)
     for _ in range(_ATTEMPTS):
         time.sleep(_PAUSE_S)
-        now = _read(client.metrics(), model)
+        now = read_page(client.metrics(), model)
         if now == before:
             break
         before = now
     return before
-
-
-def _read(page: str, model: str) -> QueueCount:
-    sums = {_QUEUE: 0.0, _REQUESTS: 0.0}
-    for name, labels, value in _SAMPLE.findall(page):
-        if name in sums and f'model_name="{model}"' in labels:
-            sums[name] += float(value)
-    return QueueCount(sums[_REQUESTS], sums[_QUEUE] / 1e3)
 
 
 _LEAST_WARM_UP = 20
@@ -165,21 +142,22 @@ def profile(
         _send(client, state, drawn[:warm_up], clients)
         before = read_queue(client, model)
         load = _send(client, state, drawn[warm_up:], clients)
-        queue_ms = read_queue(client, model).since(before)
+        queue_ms = read_queue(client, model).since(before).queue_ms
     return Profile(model, clients, load, read_timelines(load.exchanges), queue_ms)
 
 
 def _send(
-    client: Client, state: ServerState, requests: Sequence[LoadRequest], clients: int
+    client: Client, state: ServerState, requests: Sequence[Rendered], clients: int
 ) -> LoadResult:
-    load = run_load(
+    plan = ClosedLoopPlan(
         state.inference_url,
-        {**client.authorization(), TRACE_HEADER: "1"},
         requests,
-        clients=clients,
+        clients,
+        {**client.authorization(), TRACE_HEADER: "1"},
         count=len(requests),
         kept_header=SPANS_HEADER,
     )
+    load = run_load(plan)
     if load.failures:
         failures = ", ".join(f"{kind}: {number}" for kind, number in load.failures.items())
         raise ServerError(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loadtest.requests import Rendered
 from loadtest.slo import Slo
-from loadtest.tuning.load import LoadRequest, ModelName, draw_requests, run_load
+from loadtest.tuning.load import ClosedLoopPlan, ModelName, draw_requests, run_load
 from loadtest.tuning.points import Point, SearchSpace
 from loadtest.tuning.search import PointMeasurement, SearchResult, judge, search
 from loadtest.tuning.server import ExportTools, PointArchives, PointServer
@@ -72,7 +73,7 @@ class _Runner:
     archives: PointArchives
     request: dict[str, object]
     """Checks that the model answers."""
-    requests: list[LoadRequest]
+    requests: list[Rendered]
     load: PointLoad
     slo: Slo
     console: Console
@@ -109,12 +110,13 @@ class _Runner:
             self.server.serving(model, archive, workers=workers, request=self.request) as state,
             Client(state) as client,
         ):
-            sent = run_load(
+            plan = ClosedLoopPlan(
                 state.inference_url,
-                client.authorization(),
                 self.requests,
-                clients=self.load.clients,
+                self.load.clients,
+                client.authorization(),
                 seconds=seconds,
                 warm_up_s=max(1.0, seconds * _WARM_UP),
             )
+            sent = run_load(plan)
         return judge(point, seconds, sent, self.slo)

@@ -78,6 +78,9 @@ def test_counts_of_all_models_are_added():
     counts = read_page(both)
     assert (counts.requests, counts.queue_ms, counts.batched) == (4, 0.3, 4)
     assert counts.batch_sizes() == {1: 2, 2: 1}
+    counts = read_page(both, "recommender")
+    assert (counts.requests, counts.queue_ms, counts.batched) == (1, 0.3, 1)
+    assert counts.batch_sizes() == {1: 1}
 
 
 def test_batch_sizes_by_what_the_buckets_leave_open_and_by_the_mean_above_them():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from loadtest.tuning.load import LoadResult
@@ -19,7 +18,7 @@ MS = 1_000_000
 
 def load(latencies_ms: list[float], failures: dict[str, int] | None = None) -> LoadResult:
     """Of one second."""
-    return LoadResult(1.0, np.array(latencies_ms, dtype=np.float64), failures or {}, 0.2)
+    return LoadResult(1.0, latencies_ms, failures or {}, 0.2)
 
 
 @pytest.fixture

@@ -5,39 +5,69 @@ import io
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.servers import noop_server
-from loadtest.tuning.load import LoadRequest, LoadResult, draw_requests, run_load
+from loadtest.requests import Rendered
+from loadtest.tuning.load import (
+    PLAN,
+    ClosedLoopPlan,
+    LoadResult,
+    draw_requests,
+    run_load,
+)
 from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.errors import CatalogError, ServerError
 from newshelf.sample.build import draw_sample
 
-POST = LoadRequest("/predictions/nothing", "application/json", b'{"title": "ring"}')
+POST = Rendered("nothing", "/predictions/nothing", "application/json", b'{"title": "ring"}')
 
 
 def result(latencies: list[float], failures: dict[str, int] | None = None) -> LoadResult:
-    return LoadResult(2.0, np.array(latencies), failures or {}, 0.1)
+    return LoadResult(2.0, latencies, failures or {}, 0.1)
 
 
 def test_a_separate_process_sends_the_load() -> None:
     with noop_server() as url:
-        sent = run_load(url, {"A": "b"}, [POST], clients=3, count=30, kept_header="content-type")
+        plan = ClosedLoopPlan(url, [POST], 3, {"A": "b"}, count=30, kept_header="content-type")
+        sent = run_load(plan)
     assert len(sent.latencies_ms) == 30
     assert sent.per_second == pytest.approx(30 / sent.measured_s)
     assert sent.failed_share == 0
-    assert 0 < sent.percentile_ms(50) <= sent.percentile_ms(99) <= sent.latencies_ms.max()
+    assert 0 < sent.percentile_ms(50) <= sent.percentile_ms(99) <= max(sent.latencies_ms)
     assert {one.header for one in sent.exchanges} == {"application/json"}
     assert all(one.sent_ns <= one.head_ns <= one.end_ns for one in sent.exchanges)
 
 
 def test_a_plan_that_cannot_be_run_is_an_error() -> None:
-    with pytest.raises(ServerError, match="give requests"):
-        run_load("http://127.0.0.1:1", {}, [], clients=1, count=1)
+    with pytest.raises(ServerError, match="nowhere"):
+        run_load(ClosedLoopPlan("nowhere", [POST], clients=1, count=1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requests": []},
+        {"clients": 0},
+        {"seconds": 1},
+        {"count": None},
+        {"cleints": 3},
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    plan = {"url": "http://127.0.0.1:1", "requests": [POST], "clients": 1, "count": 1}
+    assert PLAN.validate_python(plan).requests == [POST]
+    with pytest.raises(ValueError, match="ClosedLoopPlan"):
+        PLAN.validate_python(plan | change)
+
+
+def test_a_plan_is_read_as_it_was_written() -> None:
+    binary = Rendered("nothing", "/", "image/jpeg", b"\xff\xd8\x00", b"\xfb\xef", fresh=True)
+    plan = ClosedLoopPlan("http://127.0.0.1:1", [POST, binary], 2, {"A": "b"}, seconds=1.5)
+    assert PLAN.validate_json(PLAN.dump_json(plan)) == plan
 
 
 @given(st.lists(st.floats(0.01, 1000), min_size=1, max_size=300), st.floats(1, 100))
@@ -69,7 +99,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 def test_products_are_drawn_with_title_and_picture_and_none_twice(catalog: Catalog) -> None:
     requests = draw_requests("encoder", catalog, 150)
     assert {request.path for request in requests} == {"/predictions/encoder"}
-    bodies = [json.loads(request.body) for request in requests]
+    bodies = [json.loads(request.before) for request in requests]
     pictures = [base64.b64decode(body["image"]) for body in bodies]
     assert len(set(pictures)) == len({body["title"] for body in bodies}) == 150
     for picture in pictures[:5]:
@@ -79,7 +109,7 @@ def test_products_are_drawn_with_title_and_picture_and_none_twice(catalog: Catal
 
 def test_histories_are_of_the_catalogues_ids(catalog: Catalog) -> None:
     ids = set(catalog.items["id"])
-    bodies = [json.loads(one.body) for one in draw_requests("recommender", catalog, 50)]
+    bodies = [json.loads(one.before) for one in draw_requests("recommender", catalog, 50)]
     assert all(set(body["history"]) <= ids for body in bodies)
     lengths = {len(body["history"]) for body in bodies}
     assert min(lengths) >= 1
