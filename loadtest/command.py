@@ -48,11 +48,7 @@ def run_scenario(scenario: str, options: LoadOptions, console: Console) -> int:
     target = _target(options)
     plan = make_plan(options, target, scenario)
     record = _run(plan, target, options.command(scenario), console)
-    run = check_run(record, limits)
-    report = write_run(run, _folder(options, target, scenario))
-    print_run(run, console)
-    console.print(f"report: {report}", markup=False)
-    return 0 if run.kept else 1
+    return _report(record, limits, _folder(options, target, scenario), console)
 
 
 def run_saturate(options: LoadOptions, resolution: float, console: Console) -> int:
@@ -65,8 +61,6 @@ def run_saturate(options: LoadOptions, resolution: float, console: Console) -> i
         SetupError: as for ``run_scenario``.
     """
     goal = _goal(_limits(options))
-    if options.clients is not None:
-        raise SettingsError("saturate sends a Poisson load and takes no --clients")
     target = _target(options)
     plan = make_plan(replace(options, seconds=options.seconds or SECONDS["saturate"]), target,
                      "steady")  # fmt: skip
@@ -122,8 +116,12 @@ def report_again(path: Path, slo: str | None, out: Path | None, console: Console
     """
     record = read_record(path)
     limits = None if slo is None else read_slo(slo, {*KINDS, *record.kinds()})
+    return _report(record, limits, out or path.resolve().parent, console)
+
+
+def _report(record: RunRecord, limits: SloSet | None, folder: Path, console: Console) -> int:
     run = check_run(record, limits)
-    report = write_run(run, out or path.resolve().parent)
+    report = write_run(run, folder)
     print_run(run, console)
     console.print(f"report: {report}", markup=False)
     return 0 if run.kept else 1

@@ -4,12 +4,12 @@ Requests are bytes that are assembled once, before the run, so that the client's
 small compared with what it measures.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 import gevent
 import gevent.socket
+import httpx
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
 from loadtest.requests import Rendered
@@ -116,48 +116,36 @@ def check_server(
     for request in requests:
         firsts.setdefault(request.kind, request)
     firsts.pop(BAD, None)
-    connection = HttpConnection(address_of(url))
     models: dict[str, str] = {}
-    try:
+    with httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False) as http:
         for request in firsts.values():
-            data = with_head(request, url, headers).body(number)
-            status, body = _post(connection, url, data, timeout_s)
-            if status != request.expected:
-                raise ServerError(_refusal(url, request, status, body))
-            version = _field(body, "model_version")
+            kind = {"Content-Type": request.content_type}
+            try:
+                response = http.post(request.path, content=request.body(number), headers=kind)
+            except httpx.TimeoutException:
+                raise ServerError(f"{url} did not respond within {timeout_s:g} s") from None
+            except httpx.TransportError as error:
+                raise ServerError(
+                    f"no server responds at {url} ({error}); ./run serve --detach starts one"
+                ) from error
+            if response.status_code != request.expected:
+                raise ServerError(_refusal(url, request, response))
+            version = _field(response, "model_version")
             if version:
                 models[request.path.rpartition("/")[2]] = version
-    finally:
-        connection.close()
     return models
 
 
-def _post(connection: HttpConnection, url: str, data: bytes, timeout_s: float) -> tuple[int, bytes]:
-    try:
-        with gevent.Timeout(timeout_s):
-            response: HTTPSocketResponse = connection.post(data)
-            body = bytes(response.read())
-    except gevent.Timeout:
-        raise ServerError(f"{url} did not respond within {timeout_s:g} s") from None
-    except FAILURES as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ServerError(
-            f"no server responds at {url} ({reason}); ./run serve --detach starts one"
-        ) from error
-    connection.settle(response)
-    return response.get_code(), body
-
-
-def _refusal(url: str, request: Rendered, status: int, body: bytes) -> str:
-    message = _field(body, "message") or body[:_MAX_MESSAGE].decode("utf-8", "replace")
+def _refusal(url: str, request: Rendered, response: httpx.Response) -> str:
+    status = response.status_code
+    message = (_field(response, "message") or response.text[:_MAX_MESSAGE]).strip()
     if status in _UNAUTHORIZED or "token" in message.lower():
-        return f"{url} refuses the token ({status}: {message.strip()})"
-    return f"{url} answers a good request, {request.kind!r}, with {status}: {message.strip()}"
+        return f"{url} refuses the token ({status}: {message})"
+    return f"{url} answers a good request, {request.kind!r}, with {status}: {message}"
 
 
-def _field(body: bytes, name: str) -> str | None:
+def _field(response: httpx.Response, name: str) -> str | None:
     try:
-        value = json.loads(body)[name]
+        return str(response.json()[name])
     except (KeyError, TypeError, ValueError):
         return None
-    return str(value)

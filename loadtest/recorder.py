@@ -3,8 +3,8 @@
 import base64
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +28,6 @@ _US_PER_MS = 1_000
 _US_PER_S = 1_000_000
 _MAX_CPU_PERCENT = 90.0
 _MIN_SENT_IN_TIME = 0.99
-
-_Micros = NDArray[np.uint32]
 
 
 class Outcome(NamedTuple):
@@ -60,6 +58,12 @@ class Block:
     rows: NDArray[np.uint32]
     """``(n, 6)``: second of the intended start, index into ``kinds``, index into ``results``,
     and in microseconds: latency from the intended start, service time, lateness of sending."""
+
+    def counts(self) -> Counter[str]:
+        """Return the number of outcomes by their result."""
+        places, numbers = np.unique(self.rows[:, 2], return_counts=True)
+        results = [self.results[place] for place in places]
+        return Counter(dict(zip(results, numbers.tolist(), strict=True)))
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -137,24 +141,9 @@ class LoadProgress:
     """Since the start of the measurement; negative during warm-up."""
     seconds: float
     """Length of the measurement."""
-    intended: int
     right: int
     errors: int
     dropped: int
-    late: int
-
-
-@dataclass
-class _Cell:
-    """One kind of request in one second."""
-
-    intended: int = 0
-    late: int = 0
-    dropped: int = 0
-    fallbacks: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    latency_us: list[_Micros] = field(default_factory=list)
-    service_us: list[_Micros] = field(default_factory=list)
 
 
 class LoadRecorder:
@@ -163,7 +152,7 @@ class LoadRecorder:
     def __init__(self, late_after_ms: float) -> None:
         """``late_after_ms`` is the lateness of sending above which a request counts as late."""
         self._late_after_ms = late_after_ms
-        self._open: dict[tuple[int, str], _Cell] = {}
+        self._open: dict[tuple[int, str], list[Block]] = {}
         self._closed: list[KindSecond] = []
         self._totals: Counter[str] = Counter()
         self._sent_in: Counter[int] = Counter()
@@ -178,18 +167,20 @@ class LoadRecorder:
         sent = rows
         if DROPPED in block.results:
             sent = rows[rows[:, 2] != block.results.index(DROPPED)]
-        _record_all(self.lateness, [sent[:, 5]])
+        _record_all(self.lateness, sent[:, 5])
         self._sent_in.update((sent[:, 0] + sent[:, 5] // _US_PER_S).tolist())
         places = rows[:, 0].astype(np.int64) * len(block.kinds) + rows[:, 1]
         for place in np.unique(places):
             second, kind = divmod(int(place), len(block.kinds))
             key = second, block.kinds[kind]
-            self._fill(self._open.setdefault(key, _Cell()), block, rows[places == place])
+            here = replace(block, rows=rows[places == place])
+            self._open.setdefault(key, []).append(here)
+        self._totals.update(block.counts())
 
     def close(self, before_second: int) -> None:
         """Build the histograms of seconds that are complete."""
         for key in sorted(key for key in self._open if key[0] < before_second):
-            self._closed.append(_summed(*key, self._open.pop(key)))
+            self._closed.append(_summed(*key, self._open.pop(key), self._late_after_ms))
 
     def load(self) -> tuple[KindSecond, ...]:
         """Close all seconds and return them."""
@@ -199,8 +190,10 @@ class LoadRecorder:
 
     def progress(self, at_s: float, seconds: float) -> LoadProgress:
         """Return the totals so far."""
-        names = ("intended", "right", "errors", "dropped", "late")
-        return LoadProgress(at_s, seconds, **{name: self._totals[name] for name in names})
+        right = self._totals[RIGHT] + self._totals[FALLBACK]
+        dropped = self._totals[DROPPED]
+        errors = self._totals.total() - right - dropped
+        return LoadProgress(at_s, seconds, right, errors, dropped)
 
     def generator(self, cpu_percent: Sequence[float], seconds: float) -> Generator:
         """Describe the load's own side.
@@ -227,26 +220,6 @@ class LoadRecorder:
         # Rounded down to seconds; the generator's lateness is checked separately.
         over = sum(number for at_s, number in self._sent_in.items() if at_s >= seconds)
         return 1 - over / sent if sent else 1.0
-
-    def _fill(self, cell: _Cell, block: Block, rows: NDArray[np.uint32]) -> None:
-        late = int(np.count_nonzero(rows[:, 5] > self._late_after_ms * _US_PER_MS))
-        cell.intended += len(rows)
-        cell.late += late
-        self._totals.update(intended=len(rows), late=late)
-        for place in np.unique(rows[:, 2]):
-            result = block.results[place]
-            of_it = rows[rows[:, 2] == place]
-            if result in {RIGHT, FALLBACK}:
-                cell.fallbacks += len(of_it) if result == FALLBACK else 0
-                cell.latency_us.append(of_it[:, 3])
-                cell.service_us.append(of_it[:, 4])
-                self._totals["right"] += len(of_it)
-            elif result == DROPPED:
-                cell.dropped += len(of_it)
-                self._totals["dropped"] += len(of_it)
-            else:
-                cell.errors[result] += len(of_it)
-                self._totals["errors"] += len(of_it)
 
 
 def why_limited(
@@ -276,27 +249,35 @@ def why_limited(
     )
 
 
-def _summed(second: int, kind: str, cell: _Cell) -> KindSecond:
+def _summed(second: int, kind: str, blocks: Sequence[Block], late_after_ms: float) -> KindSecond:
+    counts: Counter[str] = Counter()
+    late = 0
     latency, service = empty_histogram(), empty_histogram()
-    _record_all(latency, cell.latency_us)
-    _record_all(service, cell.service_us)
+    for block in blocks:
+        counts.update(block.counts())
+        late += int(np.count_nonzero(block.rows[:, 5] > late_after_ms * _US_PER_MS))
+        answers = [at for at, result in enumerate(block.results) if result in {RIGHT, FALLBACK}]
+        is_right = np.isin(block.rows[:, 2], answers)
+        _record_all(latency, block.rows[is_right, 3])
+        _record_all(service, block.rows[is_right, 4])
+    intended = counts.total()
+    del counts[RIGHT]
     return KindSecond(
         second=second,
         kind=kind,
-        intended=cell.intended,
-        late=cell.late,
-        dropped=cell.dropped,
-        fallbacks=cell.fallbacks,
-        errors=dict(cell.errors),
+        intended=intended,
+        late=late,
+        dropped=counts.pop(DROPPED, 0),
+        fallbacks=counts.pop(FALLBACK, 0),
+        errors=dict(counts),
         latency=encoded(latency),
         service=encoded(service),
     )
 
 
-def _record_all(histogram: HdrHistogram, parts: Iterable[_Micros]) -> None:
+def _record_all(histogram: HdrHistogram, values: NDArray[np.uint32]) -> None:
     """Record every value, clipped to the range of the histogram."""
     least, most = histogram.lowest_trackable_value, histogram.highest_trackable_value
-    for part in parts:
-        values, counts = np.unique(np.clip(part, least, most), return_counts=True)
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            histogram.record_value(value, count)
+    clipped, counts = np.unique(np.clip(values, least, most), return_counts=True)
+    for value, count in zip(clipped.tolist(), counts.tolist(), strict=True):
+        histogram.record_value(value, count)

@@ -1,7 +1,7 @@
 """Tables and HTML report of a run, and its check against limits."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,31 +202,19 @@ def _throughput(run: CheckedRun, plots: Path) -> Section:
 
 def _server(run: CheckedRun, plots: Path) -> Section:
     record = run.record
-    candidates: Sequence[tuple[bool, str, Callable[[Path], None], str]] = (
-        (
-            any(one.queue_ms is not None for one in record.server),
-            "queue.png",
-            lambda path: draw_queue(record, run.incidents, path),
-            "Mean time in TorchServe's queue, including the wait for a full batch",
-        ),
-        (
-            any(one.batch_sizes for one in record.server),
-            "batches.png",
-            lambda path: draw_batches(record, path),
-            "Batches by size, and their mean size over time",
-        ),
-        (
-            any(one.workers for one in record.server),
-            "workers.png",
-            lambda path: draw_workers(record, run.incidents, path),
-            "Memory (resident) and CPU time of each worker process",
-        ),
-    )
     pictures = []
-    for is_known, name, draw, caption in candidates:
-        if is_known:
-            draw(plots / name)
-            pictures.append(Picture(name, caption))
+    if any(one.queue_ms is not None for one in record.server):
+        draw_queue(record, run.incidents, plots / "queue.png")
+        caption = "Mean time in TorchServe's queue, including the wait for a full batch"
+        pictures.append(Picture("queue.png", caption))
+    if any(one.batch_sizes for one in record.server):
+        draw_batches(record, plots / "batches.png")
+        caption = "Batches by size, and their mean size over time"
+        pictures.append(Picture("batches.png", caption))
+    if any(one.workers for one in record.server):
+        draw_workers(record, run.incidents, plots / "workers.png")
+        caption = "Memory (resident) and CPU time of each worker process"
+        pictures.append(Picture("workers.png", caption))
     notes = [f"{change.at_s:.1f} s: {change}." for change in worker_changes(record)]
     away = sum(not one.reachable for one in record.server)
     if away:

@@ -5,16 +5,15 @@ import os
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from loadtest.acknowledged import GatewayStore
 from loadtest.record import RunRecord
@@ -59,7 +58,8 @@ def run_load(
     """
     via_gateway = isinstance(plan.traffic, ShopTraffic)
     store = GatewayStore(plan.url, plan.headers) if via_gateway else None
-    with _Processes(plan) as processes:
+    with ExitStack() as stack:
+        processes = _Processes(plan, stack)
         models = processes.ready()
         if store is not None:
             store.check_access("loadtest")
@@ -143,31 +143,16 @@ class _Message:
 
 
 class _Processes:
-    """The processes of a plan, as a context that ends them."""
+    """The processes of a plan, which end with ``stack``."""
 
-    def __init__(self, plan: LoadPlan) -> None:
+    def __init__(self, plan: LoadPlan, stack: ExitStack) -> None:
         self._plan = plan
+        self._stack = stack
+        self._errors = Path(stack.enter_context(TemporaryDirectory(prefix="newshelf-load-")))
         self._processes: list[subprocess.Popen[str]] = []
-        self._listeners: list[threading.Thread] = []
         self._messages: queue.Queue[_Message] = queue.Queue()
-
-    def __enter__(self) -> Self:
-        self._errors = tempfile.TemporaryDirectory(prefix="newshelf-load-")
-        try:
-            for stream in range(self._plan.processes):
-                self._start(stream)
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
+        for stream in range(plan.processes):
+            self._start(stream)
 
     def ready(self) -> dict[str, str]:
         """Wait until all are ready; return the versions of the models.
@@ -202,18 +187,22 @@ class _Processes:
 
     def _start(self, stream: int) -> None:
         with self._errors_of(stream).open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _PROGRAM],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                text=True,
+            process = self._stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-P", "-m", _PROGRAM],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                    text=True,
+                )
             )
         self._processes.append(process)
         listener = threading.Thread(target=self._listen, args=(stream, process), daemon=True)
         listener.start()
-        self._listeners.append(listener)
+        # The stack kills the process first; its output then ends.
+        self._stack.callback(listener.join)
+        self._stack.callback(process.kill)
         # On standard input: the headers hold a token, which must not appear in a process list.
         plan = json.loads(plan_to_json(self._plan))
         _write(process, json.dumps({"plan": plan, "stream": stream}))
@@ -234,22 +223,11 @@ class _Processes:
                 raise ServerError(f"{_PROGRAM} failed: {reason}")
 
     def _errors_of(self, stream: int) -> Path:
-        return Path(self._errors.name) / f"{stream}.txt"
+        return self._errors / f"{stream}.txt"
 
     def _write_all(self, line: str) -> None:
         for process in self._processes:
             _write(process, line)
-
-    def _end(self) -> None:
-        for process in self._processes:
-            process.kill()
-        for process, listener in zip(self._processes, self._listeners, strict=False):
-            process.wait()
-            listener.join()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-        self._errors.cleanup()
 
 
 def _write(process: subprocess.Popen[str], line: str) -> None:

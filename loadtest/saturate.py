@@ -37,6 +37,12 @@ Measure = Callable[[float, float], RunRecord]
 """Runs a Poisson load at a rate (requests/s) for some seconds."""
 Purpose = Literal["bracket", "bisect", "confirm"]
 _BRACKET_SHARE = 1 / 3
+_LEAST_RATE = 0.5
+"""Lower bound of the search in requests/s."""
+_VOTES = 3
+"""A rate that failed is measured again until one result has the majority of these runs."""
+_CONFIRMATIONS = 3
+"""Fresh runs of the result, of which the majority must meet the goal."""
 _DELIVERED = 0.99
 """Minimum share of the arrivals that must be sent for a run to count as one at its rate."""
 _RESULT, _RECORD, _PLOT = "saturation.json", "record.json", "rates.png"
@@ -66,26 +72,19 @@ class RateSearch:
     resolution: float = 0.03
     """Share of the rate at which the bisection ends, and by which an unconfirmed rate is
     lowered."""
-    votes: int = 3
-    """A rate that failed is measured again until one result has the majority of these runs."""
-    confirmations: int = 3
-    """Fresh runs of the result, of which the majority must meet the goal."""
-    least_rate: float = 0.5
     most_rate: float = 20_000.0
-    """Bounds of the search in requests/s."""
+    """Upper bound of the search in requests/s."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.least_rate <= self.first_rate <= self.most_rate:
+        if not _LEAST_RATE <= self.first_rate <= self.most_rate:
             raise SettingsError(
-                f"the first rate, {self.first_rate:g}/s, must be between {self.least_rate:g} and "
+                f"the first rate, {self.first_rate:g}/s, must be between {_LEAST_RATE:g} and "
                 f"{self.most_rate:g}/s"
             )
         if self.seconds <= 0:
             raise SettingsError(f"runs of {self.seconds:g} s are too short")
         if not 0.001 <= self.resolution <= 0.5:  # noqa: PLR2004 - shares of the rate
             raise SettingsError(f"the resolution, {self.resolution:g}, must be in 0.001 to 0.5")
-        if self.votes < 1 or self.confirmations < 1:
-            raise SettingsError("votes and confirmations must be 1 or more")
 
 
 @dataclass(frozen=True)
@@ -195,8 +194,8 @@ class _Searcher:
                     return rate, further
                 rate = further
             return rate, None
-        while rate > search.least_rate:
-            lower = max(rate / 2, search.least_rate)
+        while rate > _LEAST_RATE:
+            lower = max(rate / 2, _LEAST_RATE)
             if self._keeps(lower, "bracket"):
                 return lower, rate
             rate = lower
@@ -214,21 +213,21 @@ class _Searcher:
     def _confirm(self, rate: float, broken: float | None) -> tuple[float | None, float | None]:
         """Step down until most of the fresh runs at a rate meet the goal."""
         while True:
-            runs = [self._run(rate, "confirm") for _ in range(self._search.confirmations)]
+            runs = [self._run(rate, "confirm") for _ in range(_CONFIRMATIONS)]
             if 2 * sum(one.kept for one in runs) > len(runs):
                 return rate, broken
             broken, rate = rate, rate / (1 + self._search.resolution)
-            if rate < self._search.least_rate:
+            if rate < self.__LEAST_RATE:
                 return None, broken
 
     def _keeps(self, rate: float, purpose: Purpose) -> bool:
         """Return the majority of the votes; while doubling, one good run is enough."""
-        enough = 1 if purpose == "bracket" else self._search.votes // 2 + 1
+        enough = 1 if purpose == "bracket" else _VOTES // 2 + 1
         runs: list[Trial] = []
-        while len(runs) < self._search.votes:
+        while len(runs) < _VOTES:
             runs.append(self._run(rate, purpose))
             kept = sum(one.kept for one in runs)
-            if kept >= enough or len(runs) - kept > self._search.votes // 2:
+            if kept >= enough or len(runs) - kept > _VOTES // 2:
                 break
         return kept >= enough
 

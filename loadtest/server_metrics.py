@@ -188,14 +188,6 @@ class TorchServeProbe:
             del self._processes[pid]
 
 
-@dataclass(frozen=True)
-class _Seen:
-    at: float
-    """Seconds since the epoch."""
-    sample: ServerSample
-    """Its own ``at_s`` is not set yet."""
-
-
 class ServerWatch:
     """Context that samples a server in a thread.
 
@@ -218,7 +210,8 @@ class ServerWatch:
         self._clock = clock
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
-        self._seen: list[_Seen] = []
+        self._seen: list[ServerSample] = []
+        """Their ``at_s`` is in seconds since the epoch."""
         self._before: Counts | None = None
         self._failure: Exception | None = None
 
@@ -241,29 +234,29 @@ class ServerWatch:
     def samples(self, start: float, seconds: float = float("inf")) -> tuple[ServerSample, ...]:
         """Return samples from ``start`` (seconds since the epoch) to ``seconds`` later."""
         return tuple(
-            one.sample.model_copy(update={"at_s": one.at - start})
+            one.model_copy(update={"at_s": one.at_s - start})
             for one in self._seen
-            if 0 <= one.at - start <= seconds
+            if 0 <= one.at_s - start <= seconds
         )
 
     def look(self) -> None:
         """Take one sample."""
         at, look = self._clock(), self._probe.look()
         if look is None:
-            self._seen.append(_Seen(at, ServerSample(at_s=0.0, reachable=False)))
+            self._seen.append(ServerSample(at_s=at, reachable=False))
             return
         # The start of the first counters is unknown.
         since = Counts() if self._before is None else look.counts.since(self._before)
         self._before = look.counts
         sample = ServerSample(
-            at_s=0.0,
+            at_s=at,
             reachable=True,
             queue_ms=since.queue_ms,
             batch_sizes=since.batch_sizes(),
             batched=round(since.batched),
             workers=look.workers,
         )
-        self._seen.append(_Seen(at, sample))
+        self._seen.append(sample)
 
     def _run(self) -> None:
         try:

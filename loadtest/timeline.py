@@ -51,15 +51,6 @@ class Latencies:
         return cls(lowest + width - 1, lowest + (width >> 1), dense[index].astype(np.int64))
 
     @classmethod
-    def read(cls, text: str) -> "Latencies":
-        """Read the output of ``loadtest.record.encoded``.
-
-        Raises:
-            ValueError: the text is not a histogram.
-        """
-        return cls.of(decoded(text))
-
-    @classmethod
     def merged(cls, parts: Iterable["Latencies"]) -> "Latencies":
         """Return the sum of all."""
         kept = [part for part in parts if len(part.counts)]
@@ -140,8 +131,8 @@ class Totals:
             part.dropped,
             part.fallbacks,
             part.errors,
-            Latencies.read(part.latency),
-            Latencies.read(part.service),
+            Latencies.of(decoded(part.latency)),
+            Latencies.of(decoded(part.service)),
         )
 
     @classmethod

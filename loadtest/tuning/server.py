@@ -4,11 +4,11 @@ One server serves all points in turn, so that the frontend's code is already com
 """
 
 import shutil
-import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,14 +21,13 @@ from newshelf.errors import ServerError
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.client import Client
 from newshelf.server.ports import free_ports
-from newshelf.server.process import is_running, last_lines
+from newshelf.server.process import is_running, wait_for
 from newshelf.server.state import ServerState, read_state
 from newshelf.server.torchserve import TorchServePlan, start_torchserve, wait_until_ready
 from newshelf.serving.model_config import MODEL_CONFIG
 
 _START_S = 60.0
 _LOAD_S = 180.0
-_PAUSE_S = 0.1
 
 
 class PointServer:
@@ -88,25 +87,22 @@ class PointServer:
                     ports=free_ports(),
                 )
             )
-            _wait(self._state)
+            state = self._state
+            # The key file is written before the management port answers.
+            answers = partial(_answers, state.management_url)
+            try:
+                wait_for(answers, state.process, "TorchServe", _START_S, state.log)
+            except ServerError:
+                self.end()
+                raise
         return self._state
 
 
-def _wait(state: ServerState) -> None:
-    """Wait until the management port answers; the key file is written before that."""
-    end = time.monotonic() + _START_S
-    while time.monotonic() < end:
-        if not is_running(state.process):
-            break
-        try:
-            httpx.get(state.management_url, trust_env=False)
-        except httpx.TransportError:
-            time.sleep(_PAUSE_S)
-            continue
-        return
-    log = last_lines(state.log)
-    state.end()
-    raise ServerError(f"TorchServe did not start\n{log}")
+def _answers(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        httpx.get(url, trust_env=False)
+        return True
+    return False
 
 
 @dataclass(frozen=True)

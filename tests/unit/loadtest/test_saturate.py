@@ -168,7 +168,7 @@ def test_a_rate_is_only_kept_where_nearly_all_was_sent(dropped, kept):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"first_rate": 0}, {"first_rate": 1e9}, {"resolution": 0}, {"votes": 0}, {"least_rate": 9}],
+    [{"first_rate": 0}, {"first_rate": 1e9}, {"resolution": 0}, {"seconds": 0}],
 )
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
