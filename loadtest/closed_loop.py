@@ -45,9 +45,8 @@ class _Measurement:
             return
         result.latencies_ms.append((outcome.end_ns - outcome.sent_ns) / _NS_PER_MS)
         if self._keeps:
-            times = (outcome.sent_ns, outcome.head_ns, outcome.end_ns)
-            sent, head, end = (one + self._epoch_ns for one in times)
-            result.exchanges.append(Exchange(client, sent, head, end, outcome.header))
+            sent, end = (one + self._epoch_ns for one in (outcome.sent_ns, outcome.end_ns))
+            result.exchanges.append(Exchange(client, sent, end, outcome.header))
 
     def result(self) -> LoadResult:
         """Return all that was measured."""

@@ -88,7 +88,7 @@ class Sender:
         if len(self._in_flight) >= self._max_in_flight:
             self._latest_ns = intended_ns
             now_ns = time.monotonic_ns()
-            self._record(Outcome(request, intended_ns, now_ns, now_ns, now_ns, DROPPED))
+            self._record(Outcome(request, intended_ns, now_ns, now_ns, DROPPED))
             return
         gevent.spawn(self._send_in_background, request, intended_ns, self._begin(intended_ns))
 
@@ -144,7 +144,7 @@ class Sender:
         if connection.is_stale():
             connection.close()
         data = request.body(number)
-        sent_ns = head_ns = time.monotonic_ns()
+        sent_ns = time.monotonic_ns()
         result = ""
         status = 0
         body = b""
@@ -152,7 +152,6 @@ class Sender:
         try:
             with gevent.Timeout(self._timeout_s):
                 response = connection.post(data)
-                head_ns = time.monotonic_ns()
                 body = bytes(response.read())
         except gevent.Timeout:
             result = _TIMEOUT
@@ -171,7 +170,7 @@ class Sender:
                 kept = response.get(self._kept_header)
                 header = kept if isinstance(kept, str) else None
         size = len(body)
-        return Outcome(request, intended_ns, sent_ns, head_ns, end_ns, result, status, size, header)
+        return Outcome(request, intended_ns, sent_ns, end_ns, result, status, size, header)
 
 
 def _checked(check: Callable[[bytes], str], body: bytes) -> str:

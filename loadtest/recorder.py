@@ -36,8 +36,6 @@ class Outcome(NamedTuple):
     request: Rendered
     intended_ns: int
     sent_ns: int
-    head_ns: int
-    """When the head of the response was read."""
     end_ns: int
     result: str
     """One of the above, ``timeout``, the status or the name of an error."""

@@ -217,7 +217,7 @@ class _Searcher:
             if 2 * sum(one.kept for one in runs) > len(runs):
                 return rate, broken
             broken, rate = rate, rate / (1 + self._search.resolution)
-            if rate < self.__LEAST_RATE:
+            if rate < _LEAST_RATE:
                 return None, broken
 
     def _keeps(self, rate: float, purpose: Purpose) -> bool:

@@ -64,8 +64,6 @@ class Exchange:
 
     client: int
     sent_ns: int
-    head_ns: int
-    """The head of the response was read."""
     end_ns: int
     header: str | None
     """The kept header of the response."""

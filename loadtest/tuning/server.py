@@ -47,7 +47,7 @@ class PointServer:
 
     @contextmanager
     def serving(
-        self, model: str, archive: Path, *, workers: int, request: dict[str, object]
+        self, model: str, archive: Path, workers: int, request: dict[str, object]
     ) -> Iterator[ServerState]:
         """Load ``archive``, wait until it answers ``request``, and unload it afterwards."""
         state = self._running()
@@ -127,7 +127,7 @@ class PointArchives:
     _packed: dict[Arithmetic, Path] = field(default_factory=dict)
 
     def make(self, point: Point) -> Path:
-        """Write the archive of ``point``; the caller deletes it."""
+        """Write the archive of ``point``, in place of the last one."""
         settings = with_point(self.settings, self.model, point)
         path = self.folder / f"{self.model}-point.mar"
         table = yaml.safe_load(self.tools.model_config(settings, self.model))

@@ -1,7 +1,6 @@
 """``./run tune``: serves each point with TorchServe, under load, and searches for the best."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
@@ -94,29 +93,22 @@ class _Runner:
 
     def _measured(self, point: Point, seconds: float) -> PointMeasurement:
         """Run a point; one that cannot be served (no memory, no provider) counts as failed."""
-        archive: Path | None = None
+        model, workers = self.load.model, point.computing.workers
         try:
             archive = self.archives.make(point)
-            return self._run(point, archive, seconds)
+            with (
+                self.server.serving(model, archive, workers, self.request) as state,
+                Client(state) as client,
+            ):
+                plan = ClosedLoopPlan(
+                    state.inference_url,
+                    self.requests,
+                    self.load.clients,
+                    client.authorization(),
+                    seconds=seconds,
+                    warm_up_s=max(1.0, seconds * _WARM_UP),
+                )
+                sent = run_load(plan)
         except ServerError as error:
             return PointMeasurement(point, seconds, 0.0, float("inf"), (error.message,))
-        finally:
-            if archive is not None:
-                archive.unlink(missing_ok=True)
-
-    def _run(self, point: Point, archive: Path, seconds: float) -> PointMeasurement:
-        model, workers = self.load.model, point.computing.workers
-        with (
-            self.server.serving(model, archive, workers=workers, request=self.request) as state,
-            Client(state) as client,
-        ):
-            plan = ClosedLoopPlan(
-                state.inference_url,
-                self.requests,
-                self.load.clients,
-                client.authorization(),
-                seconds=seconds,
-                warm_up_s=max(1.0, seconds * _WARM_UP),
-            )
-            sent = run_load(plan)
         return judge(point, seconds, sent, self.slo)

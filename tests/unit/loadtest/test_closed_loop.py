@@ -94,7 +94,7 @@ def test_an_exchange_keeps_its_moments_and_the_header_that_was_asked_for(
     assert len(result.exchanges) == 6
     assert {one.client for one in result.exchanges} == {0, 1}
     for one, latency_ms in zip(result.exchanges, result.latencies_ms, strict=True):
-        assert before - 1_000_000 <= one.sent_ns < one.head_ns <= one.end_ns <= after + 1_000_000
+        assert before - 1_000_000 <= one.sent_ns < one.end_ns <= after + 1_000_000
         assert (one.end_ns - one.sent_ns) / 1e6 == latency_ms
         assert one.header == "4"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.record import empty_histogram, encoded, merged
+from loadtest.record import decoded, empty_histogram, encoded, merged
 from loadtest.timeline import Latencies, Timeline
 from tests.unit.loadtest.made_records import made_record, made_second
 
@@ -60,7 +60,7 @@ def recorded(values):
 @given(MICROSECONDS)
 def test_percentiles_mean_and_max_are_those_of_the_library(values):
     histogram = recorded(values)
-    found = Latencies.read(encoded(histogram))
+    found = Latencies.of(decoded(encoded(histogram)))
     theirs = histogram.get_percentile_to_value_dict(PERCENTS)
     assert found.percentiles_ms(PERCENTS) == [theirs[percent] / 1e3 for percent in PERCENTS]
     assert found.count == len(values)

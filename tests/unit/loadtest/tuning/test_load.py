@@ -39,7 +39,7 @@ def test_a_separate_process_sends_the_load() -> None:
     assert sent.failed_share == 0
     assert 0 < sent.percentile_ms(50) <= sent.percentile_ms(99) <= max(sent.latencies_ms)
     assert {one.header for one in sent.exchanges} == {"application/json"}
-    assert all(one.sent_ns <= one.head_ns <= one.end_ns for one in sent.exchanges)
+    assert all(one.sent_ns < one.end_ns for one in sent.exchanges)
 
 
 def test_a_plan_that_cannot_be_run_is_an_error() -> None:

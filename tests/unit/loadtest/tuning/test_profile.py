@@ -28,7 +28,7 @@ def told() -> str:
 
 
 def test_client_and_worker_times_are_combined() -> None:
-    [one] = read_timelines([Exchange(4, 0, 2**62, 2**62, told())])
+    [one] = read_timelines([Exchange(4, 0, 2**62, told())])
     assert (one.client, one.batch.worker, one.batch.size) == (4, 9, 3)
     assert one.stages_ns()["inference"] == 3000
     assert (
@@ -49,7 +49,7 @@ def test_client_and_worker_times_are_combined() -> None:
 )
 def test_inconsistent_times_are_an_error(header: str | None, end: int, reason: str) -> None:
     with pytest.raises(ServerError, match=reason):
-        read_timelines([Exchange(0, 0, end, end, header)])
+        read_timelines([Exchange(0, 0, end, header)])
 
 
 PAGE = """\
