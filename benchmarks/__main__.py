@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from newshelf.cli.console import RootGroup
+from newshelf.cli.console import RootGroup, make_console
 
 app = typer.Typer(
     cls=RootGroup,
@@ -34,21 +34,23 @@ Out = Annotated[
         show_default="docs/benchmarks/NAME.md",
     ),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="A folder of catalogues.",
+        show_default="../shared/data next to the repository",
+    ),
+]
+Running = Annotated[Path | None, typer.Option(metavar="DIR", help="Of the running server.")]
 
 
 @app.command()
 def transfer(
     only: Only = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each method.")] = 3,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="A folder of catalogues.",
-            show_default="../shared/data next to the repository",
-        ),
-    ] = None,
+    data: Data = None,
     kept_back: Annotated[
         Path | None,
         typer.Option(
@@ -67,19 +69,13 @@ def transfer(
     Example: `./run bench transfer --only jewellery --seeds 3`
     """
     from benchmarks.transfer.command import run
-    from newshelf.cli.console import make_console
-    from newshelf.cli.pipeline import settings_from
-    from newshelf.training.backbone import set_up_torch
 
-    settings = settings_from(None)
-    set_up_torch(settings)
     code = run(
         only or (),
         seeds=seeds,
         data=data,
         kept_back=kept_back,
         out=out,
-        settings=settings,
         console=make_console(),
     )
     raise typer.Exit(code)
@@ -119,7 +115,6 @@ def serve(
     Example: `./run bench serve --only lite0 --rounds 2 --seconds 5`
     """
     from benchmarks.serve.command import run
-    from newshelf.cli.console import make_console
 
     chosen = None if cores is None else _cores(cores)
     code = run(
@@ -165,8 +160,6 @@ def gpu(
 
     Example: `./run bench gpu --only precision --only encoder`
     """
-    from newshelf.cli.console import make_console
-
     if carry:
         from benchmarks.gpu.carry import print_packages
 
@@ -196,7 +189,6 @@ def store(
     Example: `./run bench store --only writes --rounds 1 --seconds 5`
     """
     from benchmarks.store.command import run
-    from newshelf.cli.console import make_console
 
     code = run(
         only or (),
@@ -223,7 +215,6 @@ def gateway(
     Prints latency and throughput of a gateway on one core in front of a stub on another.
     """
     from benchmarks.gateway.measure import run
-    from newshelf.cli.console import make_console
 
     chosen = _cores(cores)
     if len(chosen) != 2:  # noqa: PLR2004 - one each
@@ -247,7 +238,6 @@ def shelf(
     Example: `./run bench shelf --only scale`
     """
     from benchmarks.shelf.command import run
-    from newshelf.cli.console import make_console
 
     raise typer.Exit(run(only or (), rounds=rounds, out=out, console=make_console()))
 
@@ -256,15 +246,7 @@ def shelf(
 def retrain(
     only: Only = None,
     seeds: Annotated[int, typer.Option(min=1, help="Drawn shops of each task.")] = 3,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="A folder of catalogues, of which `robots-retail` reads one.",
-            show_default="../shared/data next to the repository",
-        ),
-    ] = None,
+    data: Data = None,
     out: Out = None,
 ) -> None:
     """Simulate weeks of retraining, worse candidates, and robots that act as shoppers.
@@ -275,28 +257,16 @@ def retrain(
     Example: `./run bench retrain --only weeks --seeds 1`
     """
     from benchmarks.retrain.command import run
-    from newshelf.cli.console import make_console
-    from newshelf.cli.pipeline import settings_from
-    from newshelf.training.backbone import set_up_torch
 
-    settings = settings_from(None)
-    set_up_torch(settings)
-    code = run(
-        only or (), seeds=seeds, data=data, out=out, settings=settings, console=make_console()
-    )
-    raise typer.Exit(code)
+    raise typer.Exit(run(only or (), seeds=seeds, data=data, out=out, console=make_console()))
 
 
 @app.command()
 def supervision(
     rounds: Annotated[int, typer.Option(min=1, help="Kills of each process.")] = 10,
     per_second: Annotated[float, typer.Option(min=1, help="Recommendations per second.")] = 50.0,
-    catalog: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
-    ] = None,
-    workspace: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
-    ] = None,
+    catalog: Running = None,
+    workspace: Running = None,
 ) -> None:
     """Kill each process of a running server in turn, while shoppers call it.
 
@@ -306,7 +276,6 @@ def supervision(
     Example: `./run serve --detach && ./run bench supervision --rounds 3`
     """
     from benchmarks.supervision.kills import run
-    from newshelf.cli.console import make_console
 
     reached = run(catalog, workspace, rounds=rounds, per_second=per_second, console=make_console())
     raise typer.Exit(0 if reached else 1)
@@ -335,7 +304,6 @@ def rollout(
     docs/rollout.md.
     """
     from benchmarks.rollout import decisions, latencies, mismatch, sequences
-    from newshelf.cli.console import make_console
 
     console = make_console()
     match what:
@@ -352,12 +320,8 @@ def rollout(
 @loadtest.command()
 def confirm(
     folder: Annotated[Path, typer.Argument(help="The output of `./run loadtest saturate`.")],
-    workspace: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
-    ] = None,
-    catalog: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of the running server.")
-    ] = None,
+    workspace: Running = None,
+    catalog: Running = None,
     token: Annotated[
         str | None, typer.Option(help="Used instead of the running server's token.")
     ] = None,

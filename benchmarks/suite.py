@@ -43,10 +43,6 @@ class Suite:
         """The report in the documentation."""
         return ROOT / "docs" / "benchmarks" / f"{self.name}.md"
 
-    def report(self, given: Path | None) -> Path:
-        """Return the absolute path of the report."""
-        return self.default_report if given is None else given.resolve()
-
     def figures(self, report: Path) -> Path:
         """Return the folder of the report's figures; create it."""
         folder = report.with_suffix("") / "figures"
@@ -96,16 +92,16 @@ def _option(value: Any) -> str:
         return shown_path(value)
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return f"{value:g}"
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def run_suite(
     suite: Suite,
-    tasks: Sequence[str],
-    context: Any,
+    only: Sequence[str],
+    out: Path | None,
+    make_context: Callable[[Path], Any],
     *,
-    report: Path,
-    command: str,
+    options: Mapping[str, Any],
     seeds: Sequence[int],
     console: Console,
 ) -> int:
@@ -114,11 +110,25 @@ def run_suite(
     A task that fails does not stop the others. The report is rendered after every task, from
     the last result of each.
 
-    There is one of ``seeds`` per repetition. 1 is returned if a task failed.
+    Args:
+        suite: the tasks.
+        only: tasks to run; see ``Suite.chosen``.
+        out: the report; None is that of the documentation.
+        make_context: makes the tasks' argument from the path of the report.
+        options: of the command line that repeats the run.
+        seeds: one per repetition.
+        console: receives each result.
+
+    Returns:
+        1 if a task failed, otherwise 0.
 
     Raises:
-        SettingsError: a file in the folder of results is not a result of this benchmark.
+        SettingsError: there is no such task, or a file in the folder of results is not a result
+            of this benchmark.
     """
+    tasks = suite.chosen(only)
+    report = suite.default_report if out is None else out.resolve()
+    command, context = suite.command(only, report, **options), make_context(report)
     folder = report.with_suffix("")
     # A damaged result is reported now, not after the tasks before it.
     read_records(folder, suite.tasks)

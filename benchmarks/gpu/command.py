@@ -85,6 +85,16 @@ class GpuContext:
         return make_model(self.work, self.scale, text=text, onnx=onnx, console=self.console)
 
 
+def _versions() -> dict[str, str]:
+    found = versions(*_LIBRARIES)
+    if torch.cuda.is_available():
+        found |= {"GPU": torch.cuda.get_device_name(0), "CUDA": torch.version.cuda or ""}
+    return found | {"cores": str(len(os.sched_getaffinity(0)))}
+
+
+SUITE = Suite("gpu", TASKS, Heading("GPU", _INTRODUCTION, repeated="run"), _versions)
+
+
 def run(
     only: Sequence[str],
     *,
@@ -92,36 +102,24 @@ def run(
     out: Path | None,
     console: Console,
 ) -> int:
-    """Run the tasks and write the report; see ``benchmarks.suite``.
+    """Run the tasks and write the report; see ``run_suite``.
 
     On the CPU everything is tiny: its figures mean nothing.
-
-    Returns:
-        0, or 1 when a task failed.
 
     Raises:
         SettingsError: an unknown task.
     """
-    heading = Heading("GPU", _INTRODUCTION, repeated="run")
-    suite = Suite("gpu", TASKS, heading, _versions)
+    rehearsed = device == "cpu"
     # A rehearsal is no result of the documentation.
-    if device == "cpu" and out is None:
-        out = suite.work() / "rehearsal.md"
-    tasks, report = suite.chosen(only), suite.report(out)
-    scale = TINY if device == "cpu" else FULL
+    if rehearsed and out is None:
+        out = SUITE.work() / "rehearsal.md"
+    scale = TINY if rehearsed else FULL
     return run_suite(
-        suite,
-        tasks,
-        GpuContext(Device(device), scale, suite.work(), console),
-        report=report,
-        command=suite.command(only, report) + (" --device cpu" if device == "cpu" else ""),
+        SUITE,
+        only,
+        out,
+        lambda _: GpuContext(Device(device), scale, SUITE.work(), console),
+        options={"device": device} if rehearsed else {},
         seeds=[1],
         console=console,
     )
-
-
-def _versions() -> dict[str, str]:
-    found = versions(*_LIBRARIES)
-    if torch.cuda.is_available():
-        found |= {"GPU": torch.cuda.get_device_name(0), "CUDA": torch.version.cuda or ""}
-    return found | {"cores": str(len(os.sched_getaffinity(0)))}

@@ -1,17 +1,14 @@
 """`./run bench retrain`: tasks, context and command."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.records import Values, measured_once, versions
+from benchmarks.records import versions
 from benchmarks.report import Heading
-from benchmarks.suite import Suite, run_suite
-from newshelf.config import Settings
-from newshelf.errors import SettingsError
-from newshelf.pipeline.workspace import ROOT
+from benchmarks.suite import Suite
+from benchmarks.transfer.command import run_trained
 
 TASKS: dict[str, str] = {
     "weeks": "benchmarks.retrain.weeks:run",
@@ -27,57 +24,20 @@ shop. The vectors of products are fixed: this tests data, warm start, ranking an
 encoder. A figure is the mean ± standard deviation over the seeds."""
 
 
-@dataclass(frozen=True)
-class RetrainContext:
-    """Argument of every task."""
-
-    data: Path
-    """A folder of catalogues; only ``robots-retail`` reads one."""
-    work: Path
-    """Measured parts of an interrupted run, and cached features."""
-    figures: Path
-    seeds: tuple[int, ...]
-    console: Console
-    settings: Settings
-
-    def measured(self, name: str, measure: Callable[[], Values]) -> Values:
-        """Return the values of a part, and keep them: a run that was interrupted resumes."""
-        return measured_once(self.work / "parts", name, measure)
+SUITE = Suite(
+    "retrain",
+    TASKS,
+    Heading("Retraining", _INTRODUCTION),
+    lambda: versions("torch", "numpy", "scipy"),
+)
 
 
 def run(
-    only: Sequence[str],
-    *,
-    seeds: int,
-    data: Path | None,
-    out: Path | None,
-    settings: Settings,
-    console: Console,
+    only: Sequence[str], *, seeds: int, data: Path | None, out: Path | None, console: Console
 ) -> int:
-    """Run the tasks (all without ``only``) and write the report; see ``benchmarks.suite``.
+    """Run the tasks and write the report; see ``run_suite``.
 
     Raises:
         SettingsError: an unknown task, or ``data`` is not a folder.
     """
-    heading = Heading("Retraining", _INTRODUCTION)
-    suite = Suite("retrain", TASKS, heading, lambda: versions("torch", "numpy", "scipy"))
-    tasks, report = suite.chosen(only), suite.report(out)
-    if data is not None and not data.is_dir():
-        raise SettingsError(f"--data {data} is not a folder")
-    context = RetrainContext(
-        data=data or ROOT.parent / "shared" / "data",
-        work=suite.work(),
-        figures=suite.figures(report),
-        seeds=tuple(range(seeds)),
-        console=console,
-        settings=settings,
-    )
-    return run_suite(
-        suite,
-        tasks,
-        context,
-        report=report,
-        command=suite.command(only, report, seeds=seeds, data=data),
-        seeds=context.seeds,
-        console=console,
-    )
+    return run_trained(SUITE, only, seeds=seeds, data=data, out=out, console=console)

@@ -15,15 +15,14 @@ from torch.nn import functional as F
 
 from benchmarks.records import Values
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.retrain.command import RetrainContext
-from newshelf.catalog.catalog import Catalog, read_catalog
+from benchmarks.transfer.command import TransferContext
+from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, Sequences, read_interactions
 from newshelf.catalog.report import CatalogReport
 from newshelf.catalog.robots import DAY_S
 from newshelf.config import ScorerSettings, Settings
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.splits import time_split
-from newshelf.training.backbone import build_backbone
 from newshelf.training.ranking import BlendRanker, train_ranking
 from newshelf.training.run import Run
 
@@ -110,12 +109,11 @@ def made_up(seed: int) -> Shop:
     return Shop(catalog, F.normalize(noisy, dim=1), events, "view")
 
 
-def retail(context: RetrainContext) -> Shop:
+def retail(context: TransferContext) -> Shop:
     """Return the purchases of ``retail``; its products are texts."""
-    catalog = read_catalog(context.data / "retail")
-    folder = context.work / "features" / catalog.name
-    backbone = build_backbone(catalog, context.settings, {}, folder, context.console)
-    vectors = F.normalize(torch.as_tensor(backbone.table.content()).float(), dim=1)
+    catalog = context.catalog("retail")
+    content = context.backbone(catalog).table.content()
+    vectors = F.normalize(torch.as_tensor(content).float(), dim=1)
     if catalog.events is None:
         raise ValueError("retail has no events")
     columns = ["user_id", "item_id", "event_type", "timestamp"]
@@ -151,7 +149,7 @@ def honest(shop: Shop, days: float, seed: int) -> Values:
     }
 
 
-def run(context: RetrainContext) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Attack products of a made-up shop."""
     return _attacked(
         context,
@@ -162,7 +160,7 @@ def run(context: RetrainContext) -> TaskResult:
     )
 
 
-def run_retail(context: RetrainContext) -> TaskResult:
+def run_retail(context: TransferContext) -> TaskResult:
     """Attack products of a real shop."""
     return _attacked(
         context,
@@ -173,17 +171,17 @@ def run_retail(context: RetrainContext) -> TaskResult:
     )
 
 
-def _attacked(context: RetrainContext, task: str, products: int, about: str) -> TaskResult:
+def _attacked(context: TransferContext, task: str, products: int, about: str) -> TaskResult:
     torch.set_num_threads(1)
     found: dict[str, list[Values]] = {bound: [] for bound in BOUNDS}
     for seed in context.seeds:
         shop = made_up(seed) if task == "robots" else retail(context)
         for bound, days in BOUNDS.items():
             context.console.print(f"{task}, seed {seed}, {bound}")
-            name = f"{task}-{seed}-{bound.replace(' ', '-')}"
-            values = context.measured(name, partial(honest, shop, days, seed))
+            name = f"{task}-{bound.replace(' ', '-')}"
+            values = context.measured(name, seed, partial(honest, shop, days, seed))
             parts = [
-                context.measured(f"{name}-{chosen}", partial(lifts, shop, days, chosen, seed))
+                context.measured(f"{name}-{chosen}", seed, partial(lifts, shop, days, chosen, seed))
                 for chosen in shop.medium(products, seed)
             ]
             means = {key: float(np.mean([part[key] for part in parts])) for key in ATTACKS}

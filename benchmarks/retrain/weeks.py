@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.records import Values
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.retrain.command import RetrainContext
+from benchmarks.transfer.command import TransferContext
 from export.gate import carried_over, compare_on, judge
 from newshelf.catalog.interactions import Interactions, Sequences
 from newshelf.config import BlendSettings, RetrainSettings, ScorerSettings
@@ -165,13 +165,13 @@ def simulate(weeks: int, seed: int) -> Values:
     return ndcg
 
 
-def run(context: RetrainContext) -> TaskResult:
+def run(context: TransferContext) -> TaskResult:
     """Simulate the weeks once per seed."""
     torch.set_num_threads(1)
     seeds = []
     for seed in context.seeds:
         context.console.print(f"weeks, seed {seed}")
-        seeds.append(context.measured(f"weeks-{seed}", partial(simulate, _WEEKS, seed)))
+        seeds.append(context.measured("weeks", seed, partial(simulate, _WEEKS, seed)))
     weeks = range(1, _WEEKS + 1)
     ndcg = {name: np.array([seed[name] for seed in seeds]) for name in (_NEVER, _AGAIN)}
     plot = context.figures / "weeks.png"
@@ -205,14 +205,14 @@ def run(context: RetrainContext) -> TaskResult:
     )
 
 
-def run_worse(context: RetrainContext) -> TaskResult:
+def run_worse(context: TransferContext) -> TaskResult:
     """Compare worse candidates with the served version, once per seed."""
     torch.set_num_threads(1)
     count = _CANDIDATES * _DRAWS
     seeds = []
     for seed in context.seeds:
         context.console.print(f"worse candidates, seed {seed}")
-        seeds.append(context.measured(f"worse-{seed}", partial(trials, seed)))
+        seeds.append(context.measured("worse", seed, partial(trials, seed)))
     measure = f"worse candidates promoted, of {count}"
     return TaskResult(
         task="worse",

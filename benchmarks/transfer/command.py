@@ -10,10 +10,11 @@ from benchmarks.records import Values, measured_once, versions
 from benchmarks.report import Heading
 from benchmarks.suite import Suite, run_suite
 from newshelf.catalog.catalog import Catalog, read_catalog
+from newshelf.cli.pipeline import settings_from
 from newshelf.config import Settings
 from newshelf.errors import SettingsError
 from newshelf.pipeline.workspace import ROOT
-from newshelf.training.backbone import Backbone, build_backbone
+from newshelf.training.backbone import Backbone, build_backbone, set_up_torch
 
 TASKS: dict[str, str] = {
     "jewellery": "benchmarks.transfer.jewellery:run",
@@ -94,7 +95,7 @@ class TransferContext:
 
 
 _DATA = ROOT.parent / "shared" / "data"
-_SUITE = Suite(
+SUITE = Suite(
     "transfer",
     TASKS,
     Heading(
@@ -119,47 +120,56 @@ def run(
     data: Path | None,
     kept_back: Path | None,
     out: Path | None,
-    settings: Settings,
     console: Console,
 ) -> int:
-    """Run the tasks (all without ``only``) and write the report; see ``benchmarks.suite``.
-
-    ``kept_back`` is a folder like ``data`` with the held-out parts. 1 is returned if a task failed.
+    """Run the tasks and write the report; see ``run_suite``.
 
     Raises:
         SettingsError: an unknown task, or a folder that does not exist.
     """
-    tasks, report = _SUITE.chosen(only), _SUITE.report(out)
-    folder = _data(data)
-    if kept_back is not None and not kept_back.is_dir():
-        raise SettingsError(f"--kept-back {kept_back} is not a folder")
-    context = TransferContext(
-        data=folder,
-        kept_back=kept_back,
-        work=_SUITE.work(),
-        figures=_SUITE.figures(report),
-        seeds=tuple(range(seeds)),
-        console=console,
-        settings=settings,
-    )
-    return run_suite(
-        _SUITE,
-        tasks,
-        context,
-        report=report,
-        command=_SUITE.command(only, report, seeds=seeds, data=data, kept_back=kept_back),
-        seeds=context.seeds,
-        console=console,
-    )
-
-
-def _data(given: Path | None) -> Path:
-    data = given or _DATA
-    if not data.is_dir():
+    if data is None and not _DATA.is_dir():
         raise SettingsError(
-            f"--data {given} is not a folder"
-            if given
-            else "no catalogues to measure on: pass --data DIR, a folder with one catalogue each "
+            "no catalogues to measure on: pass --data DIR, a folder with one catalogue each "
             "(docs/catalog.md) for the data sets that the tasks name"
         )
-    return data
+    return run_trained(
+        SUITE, only, seeds=seeds, data=data, kept_back=kept_back, out=out, console=console
+    )
+
+
+def run_trained(
+    suite: Suite,
+    only: Sequence[str],
+    *,
+    seeds: int,
+    data: Path | None,
+    kept_back: Path | None = None,
+    out: Path | None,
+    console: Console,
+) -> int:
+    """Run the tasks of a suite whose argument is a ``TransferContext``; see ``run_suite``.
+
+    Raises:
+        SettingsError: an unknown task, or a folder that does not exist.
+    """
+    for option, folder in (("--data", data), ("--kept-back", kept_back)):
+        if folder is not None and not folder.is_dir():
+            raise SettingsError(f"{option} {folder} is not a folder")
+    settings = settings_from(None)
+    set_up_torch(settings)
+
+    def context(report: Path) -> TransferContext:
+        return TransferContext(
+            data=data or _DATA,
+            kept_back=kept_back,
+            work=suite.work(),
+            figures=suite.figures(report),
+            seeds=tuple(range(seeds)),
+            console=console,
+            settings=settings,
+        )
+
+    options = {"seeds": seeds, "data": data, "kept_back": kept_back}
+    return run_suite(
+        suite, only, out, context, options=options, seeds=range(seeds), console=console
+    )

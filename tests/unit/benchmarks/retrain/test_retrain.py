@@ -11,20 +11,20 @@ from rich.console import Console
 from benchmarks.records import Values
 from benchmarks.results import judge
 from benchmarks.retrain import robots, weeks
-from benchmarks.retrain.command import RetrainContext
+from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.robots import DAY_S
 from newshelf.config import Settings
 
 
 @dataclass(frozen=True)
-class Known(RetrainContext):
+class Known(TransferContext):
     """Answers every part with the same values, and measures nothing."""
 
     values: Values = field(default_factory=dict)
     parts: list[str] = field(default_factory=list)
 
-    def measured(self, name: str, measure: Callable[[], Values]) -> Values:
-        self.parts.append(name)
+    def measured(self, task: str, seed: int, measure: Callable[[], Values]) -> Values:
+        self.parts.append(f"{task}-{seed}")
         return self.values
 
 
@@ -32,7 +32,7 @@ class Known(RetrainContext):
 def known(tmp_path: Path) -> Callable[[Values], Known]:
     def make(values: Values) -> Known:
         quiet = Console(quiet=True)
-        return Known(tmp_path, tmp_path, tmp_path, (0, 1), quiet, Settings(), values)
+        return Known(tmp_path, None, tmp_path, tmp_path, (0, 1), quiet, Settings(), values)
 
     return make
 

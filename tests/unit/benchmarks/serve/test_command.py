@@ -11,13 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.report import Heading
 from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
-from benchmarks.serve.command import TASKS
+from benchmarks.serve.command import SUITE, TASKS
 from benchmarks.serve.cpu import Others
 from benchmarks.serve.memory import proportional_bytes, require_unshared
 from benchmarks.serve.peer import Peer, PeerLayout, ServedModel
-from benchmarks.suite import Suite
 
 
 @pytest.fixture(autouse=True)
@@ -137,16 +135,14 @@ def test_servers_and_client_are_kept_on_the_cores_that_are_named(tasks, bench):
 
 
 def test_the_command_is_one_that_can_be_asked_again():
-    suite = Suite("serve", TASKS, Heading("", ""), dict)
     options = {"rounds": 2, "seconds": 5.0, "cores": (0, 1), "data": None}
-    words = suite.command(["lite0"], suite.default_report, **options)
+    words = SUITE.command(["lite0"], SUITE.default_report, **options)
     assert words == "./run bench serve --only lite0 --rounds 2 --seconds 5 --cores 0,1"
 
 
 def test_a_task_of_half_an_hour_is_run_only_when_it_is_named():
-    suite = Suite("serve", TASKS, Heading("", ""), dict, ("search-10m",))
-    assert set(TASKS) - set(suite.chosen([])) == {"search-10m"}
-    assert suite.chosen(["search-10m"]) == ["search-10m"]
+    assert set(TASKS) - set(SUITE.chosen([])) == {"search-10m"}
+    assert SUITE.chosen(["search-10m"]) == ["search-10m"]
 
 
 def test_every_task_has_a_module_that_runs_it():

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.results import Goal, Row, TaskResult
-from benchmarks.transfer.command import _SUITE, REVISIONS, TASKS
+from benchmarks.transfer.command import REVISIONS, SUITE, TASKS
 from newshelf.errors import TrainingError
 
 
@@ -242,7 +242,7 @@ def test_a_damaged_result_names_its_file(tasks, bench, tmp_path):
 def test_the_command_in_the_report_names_no_folder_far_away(tmp_path, monkeypatch):
     # Wherever this repository lies: perhaps next to the tests' folder.
     monkeypatch.setattr("benchmarks.records.ROOT", tmp_path / "far" / "away" / "repo")
-    words = _SUITE.command(["home"], _SUITE.default_report, seeds=3, data=tmp_path / "data")
+    words = SUITE.command(["home"], SUITE.default_report, seeds=3, data=tmp_path / "data")
     assert words == "./run bench transfer --only home --seeds 3 --data …/data"
 
 
