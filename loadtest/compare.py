@@ -84,11 +84,6 @@ def block_seconds(first: Timeline, second: Timeline) -> int:
     return length
 
 
-def cut(timeline: Timeline, length: int, blocks: int, kind: str | None = None) -> list[Totals]:
-    """Return the first ``blocks`` blocks of ``length`` seconds, of one kind or all."""
-    return [timeline.between(n * length, (n + 1) * length, kind) for n in range(blocks)]
-
-
 def mean_difference(
     differences: NDArray[np.float64], level: float, trimmed: float = 0.0
 ) -> Paired | None:
@@ -237,7 +232,8 @@ def _differences(
     # In an open loop, arrivals determine the throughput; the error rate has the failures.
     is_closed = a.record.loop == "closed"
     metrics = [*_LATENCIES, _ERRORS, *([_THROUGHPUT] if is_closed else [])]
-    parts = cut(a, length, blocks, kind), cut(b, length, blocks, kind)
+    starts = range(0, blocks * length, length)
+    parts = [[one.between(at, at + length, kind) for at in starts] for one in (a, b)]
     wholes = a.total(kind), b.total(kind)
     paired = [_paired(metric, *parts) for metric in metrics]
     # Equal values, such as no errors in either run, are not a test.

@@ -1,6 +1,7 @@
 """One process of a load test: ``python -m loadtest.generator``, which ``loadtest.run`` starts.
 
-Standard input holds lines: a JSON object with the ``plan`` and the ``stream`` of this process;
+Standard input holds lines: a JSON object with the ``plan``, as the text of ``plan_to_json``, and
+the ``stream`` of this process;
 the time to start at (``time.monotonic_ns``, one clock for all processes); and optionally
 ``stop``. Standard output holds JSON objects, one per line: ``ready`` or ``refused``, then
 ``seen`` once a second, and ``done``.
@@ -158,7 +159,7 @@ def _main() -> None:
 
     try:
         task = json.loads(lines.readline())
-        process = LoadProcess(plan_from_json(json.dumps(task["plan"])), task["stream"])
+        process = LoadProcess(plan_from_json(task["plan"]), task["stream"])
         models = process.check_server() if task["stream"] == 0 else {}
     except NewshelfError as error:
         say(refused=error.body())

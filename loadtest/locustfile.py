@@ -32,11 +32,12 @@ from loadtest.engine import Sender, fresh_numbers, sleep_until
 from loadtest.http_client import check_server, with_head
 from loadtest.options import LoadTarget, add_options, command_line, locust_target, traffic_of
 from loadtest.pool import draw_kinds, draw_pool
-from loadtest.record import Acknowledged, RunRecord, decoded, merged, write_record
+from loadtest.record import Acknowledged, RunRecord, decoded, write_record
 from loadtest.recorder import DROPPED, FALLBACK, RIGHT, Block, LoadRecorder, Observations, Outcome
 from loadtest.report import store_sentence
 from loadtest.requests import Rendered
 from loadtest.shoppers import Kept, Shoppers, draw_shoppers
+from loadtest.timeline import Latencies
 from loadtest.traffic import Kind, ShopTraffic
 from newshelf.errors import NewshelfError
 
@@ -51,7 +52,6 @@ _REPORT = "newshelf"
 _STARTED_AT = "newshelf_started_at"
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
-_US_PER_MS = 1_000
 _NOT_TESTED, _FAILED = 2, 1
 
 
@@ -263,12 +263,11 @@ class _Measurement:
             max_in_flight=max_in_flight,
         )
 
-    def percentile_ms(self, percent: float) -> float | None:
-        """Return a percentile of the latency of all right responses; None without any."""
-        total = merged(decoded(part.latency) for part in self._recorded().load())
-        if not total.total_count:
-            return None
-        return float(total.get_value_at_percentile(percent)) / _US_PER_MS
+    def percentile_ms(self, percent: float) -> float:
+        """Return a percentile of the latency of all right responses; infinite without any."""
+        load = self._recorded().load()
+        latencies = Latencies.merged(Latencies.of(decoded(part.latency)) for part in load)
+        return latencies.percentile_ms(percent)
 
     def write(self, path: Path, *, is_open: bool, settings: Mapping[str, Any]) -> None:
         """Write the record of the run."""
@@ -438,7 +437,7 @@ def _verdict(environment: Environment, **_: Any) -> None:
         )
     total = environment.stats.total
     p99_ms = _Process.measurement.percentile_ms(99)
-    slow = options.p99_ms is not None and p99_ms is not None and p99_ms > options.p99_ms
+    slow = options.p99_ms is not None and options.p99_ms < p99_ms < math.inf
     if slow:
         print(f"p99 is {p99_ms:.1f} ms; the limit is at most {options.p99_ms:g} ms")
     if total.num_failures or not total.num_requests or slow or not is_kept:

@@ -4,7 +4,7 @@ It has lossless histograms per second of the *intended* start and per kind of re
 total can be computed later.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,14 +40,6 @@ def decoded(text: str) -> HdrHistogram:
         return HdrHistogram.decode(text)
     except Exception as error:  # The library raises errors of many types.
         raise ValueError(f"not an HdrHistogram: {error}") from error
-
-
-def merged(histograms: Iterable[HdrHistogram]) -> HdrHistogram:
-    """Return the sum of all."""
-    total = empty_histogram()
-    for histogram in histograms:
-        total.add(histogram)
-    return total
 
 
 def _checked(text: str) -> str:

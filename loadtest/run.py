@@ -204,8 +204,7 @@ class _Processes:
         self._stack.callback(listener.join)
         self._stack.callback(process.kill)
         # On standard input: the headers hold a token, which must not appear in a process list.
-        plan = json.loads(plan_to_json(self._plan))
-        _write(process, json.dumps({"plan": plan, "stream": stream}))
+        _write(process, json.dumps({"plan": plan_to_json(self._plan), "stream": stream}))
 
     def _listen(self, stream: int, process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -120,18 +120,6 @@ class ServerSnapshot:
     workers: tuple[WorkerSample, ...] = ()
 
 
-class ServerProbe(Protocol):
-    """Reads the state of a server."""
-
-    def look(self) -> ServerSnapshot | None:
-        """Return the current state; None if the server is unreachable."""
-        ...
-
-    def close(self) -> None:
-        """Close connections."""
-        ...
-
-
 class TorchServeProbe:
     """Reads the state of a TorchServe on this machine."""
 
@@ -200,7 +188,7 @@ class ServerWatch:
 
     def __init__(
         self,
-        probe: ServerProbe,
+        probe: TorchServeProbe,
         *,
         period_s: float = _PERIOD_S,
         clock: Callable[[], float] = time.time,

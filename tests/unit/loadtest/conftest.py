@@ -1,13 +1,14 @@
 """A small shop, servers whose behaviour is known, and plans to send to them."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hdrh.histogram import HdrHistogram
 
-from loadtest.record import RunRecord, decoded, merged
+from loadtest.record import RunRecord, decoded, empty_histogram
 from loadtest.scenarios import LoadPlan
 from loadtest.traffic import TrafficSettings
 from newshelf.sample.build import draw_sample
@@ -57,6 +58,14 @@ def start() -> Iterator[Start]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+def merged(histograms: Iterable[HdrHistogram]) -> HdrHistogram:
+    """By the library."""
+    total = empty_histogram()
+    for histogram in histograms:
+        total.add(histogram)
+    return total
 
 
 def percentiles_ms(record: RunRecord, which: str = "latency") -> dict[float, float]:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.record import decoded, empty_histogram, encoded, merged
+from loadtest.record import decoded, empty_histogram, encoded
 from loadtest.timeline import Latencies, Timeline
+from tests.unit.loadtest.conftest import merged
 from tests.unit.loadtest.made_records import made_record, made_second
 
 RECORD = made_record(
