@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from newshelf.nn.inputs import Tokenizer, attribute_row, decode_picture, prepare
 from newshelf.nn.spec import ImageInput, TextInput
 
 _BATCH = 32
-_PICTURES_PER_THREAD = 2
-"""The maps of more pictures leave the caches, and each layer's memory would be new to malloc."""
+"""Maximum number of inputs of all threads at once."""
+_PICTURES = 4
+"""Of a thread at once: the maps of more leave the caches, and each layer gets new memory."""
 _SHOWN = 10
 _SAVE_EVERY_S = 30.0
 """Maximum work that a killed run loses."""
@@ -113,12 +115,12 @@ def _image_features(
             damaged.append(f"{path.name}: {error.strerror}")
     by_key = {key: known[row] for row, key in keys.items()}
 
+    @torch.inference_mode()
     def compute(missing: Sequence[str]) -> dict[str, Tensor]:
         pictures = {}
         for key in missing:
             try:
-                data = by_key[key].read_bytes()
-                pictures[key] = decode_picture(data, spec)
+                pictures[key] = decode_picture(by_key[key].read_bytes(), spec)
             except (BadPicture, TooLarge) as error:
                 damaged.append(f"{by_key[key].name}: {error.message}")
             except OSError as error:
@@ -133,9 +135,8 @@ def _image_features(
     store = _Store(cache, tower_identity(spec, tower))
     # Depthwise convolutions on a CPU take half the time in this format.
     tower.to(memory_format=torch.channels_last)
-    size = min(_BATCH, _PICTURES_PER_THREAD * torch.get_num_threads())
-    found = store.fill(sorted(by_key), compute, "pictures", console, size)
-    for line in damaged[:_SHOWN]:
+    found = store.fill(sorted(by_key), compute, "pictures", console, _PICTURES)
+    for line in sorted(damaged)[:_SHOWN]:
         console.print(f"[yellow]left out a picture[/] {line}")
     if len(damaged) > _SHOWN:
         console.print(f"[yellow]and {len(damaged) - _SHOWN} more pictures[/]")
@@ -158,6 +159,7 @@ def _text_features(
     keys = {row: _digest(texts[row].encode()) for row in range(len(texts)) if readable[row]}
     by_key = {key: texts[row] for row, key in keys.items()}
 
+    @torch.inference_mode()
     def compute(missing: Sequence[str]) -> dict[str, Tensor]:
         ids, mask = tokenizer.batch([by_key[key] for key in missing])
         features = tower(torch.from_numpy(ids), torch.from_numpy(mask))
@@ -183,21 +185,30 @@ class _Store:
         compute: Callable[[Sequence[str]], dict[str, Tensor]],
         label: str,
         console: Console,
-        size: int = _BATCH,
+        most: int = _BATCH,
     ) -> dict[str, Tensor]:
-        """Return the rows of ``keys``; computes and saves those not on disk, ``size`` at once."""
+        """Return the rows of ``keys``; computes and saves those that are not on disk.
+
+        Each of torch's threads computes ``most`` at once or fewer: it waits for no other one.
+        """
         rows = self._read()
         missing = [key for key in keys if key not in rows]
         if not missing:
             return rows
+        threads = torch.get_num_threads()
+        size = max(1, min(most, _BATCH // threads))
         chunks = [missing[start : start + size] for start in range(0, len(missing), size)]
-        with torch.inference_mode():
-            saved = time.monotonic()
-            for chunk in track(chunks, f"features of {len(missing)} {label}", console=console):
-                rows |= compute(chunk)
+        label = f"features of {len(missing)} {label}"
+        saved = time.monotonic()
+        with ThreadPoolExecutor(min(threads, _BATCH), "", torch.set_num_threads, (1,)) as pool:
+            made = pool.map(compute, chunks)
+            for found in track(made, label, len(chunks), console=console):
+                rows |= found
                 if time.monotonic() - saved > _SAVE_EVERY_S:
                     self._write(rows)
                     saved = time.monotonic()
+        # The pool's number became that of all threads.
+        torch.set_num_threads(threads)
         self._write({key: rows[key] for key in keys if key in rows})
         return rows
 

@@ -40,13 +40,7 @@ from newshelf.nn.encoder import AttentionFusion, EarlyFusion, Encoder, Features,
 from newshelf.nn.spec import ATTRIBUTE_COLUMNS, HeadName
 from newshelf.training.choose import AUTO, Candidate, Choice, Fold, by_recall, choose
 from newshelf.training.features import FeatureTable
-from newshelf.training.few_shot import (
-    LinearHead,
-    fit_probe,
-    predict_class,
-    set_head,
-    whitened_head,
-)
+from newshelf.training.few_shot import LinearHead, fit_probe, predict_class, set_head, whitened_head
 from newshelf.training.labels import UNLABELLED, HeadLabels, class_weights, few_shots
 from newshelf.training.loop import Objective, fit
 from newshelf.training.run import Run

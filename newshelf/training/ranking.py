@@ -173,11 +173,7 @@ class Signals:
         return np.stack(rows)
 
 
-def make_signals(
-    embeddings: Tensor,
-    data: Sequences,
-    settings: BlendSettings,
-) -> Signals:
+def make_signals(embeddings: Tensor, data: Sequences, settings: BlendSettings) -> Signals:
     """Compute the signals from training data; ``embeddings`` are ``(N, D)`` of unit length."""
     neighbours = content_neighbours(embeddings.numpy())
     incidence = incidence_matrix(data, len(embeddings), settings.half_life_days)

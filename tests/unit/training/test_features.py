@@ -182,11 +182,28 @@ def test_another_tokenizer_reads_the_texts_again(table_of, catalog, encoder, tmp
     assert len(list((tmp_path / "cache").iterdir())) == 3, "pictures, and texts as two read them"
 
 
-def test_a_batch_has_two_pictures_for_each_thread(catalog, encoder, table_of):
-    sizes = []
-    encoder.image_tower.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    assert table_of(catalog)[1] == sum(sizes)
-    assert max(sizes) == min(32, 2 * torch.get_num_threads())
+@pytest.mark.parametrize(("threads", "pictures", "texts"), [(1, 4, 32), (3, 4, 10), (40, 1, 1)])
+def test_each_thread_computes_small_batches_alone(
+    catalog, encoder, table_of, threads, pictures, texts
+):
+    torch.set_num_threads(threads)
+    seen = {"image": [], "text": []}
+    for name, sizes in seen.items():
+        getattr(encoder, f"{name}_tower").register_forward_pre_hook(
+            lambda _, inputs, sizes=sizes: sizes.append((len(inputs[0]), torch.get_num_threads()))
+        )
+    table_of(catalog)
+    assert {name: max(sizes) for name, sizes in seen.items()} == {
+        "image": (pictures, 1),
+        "text": (texts, 1),
+    }
+    assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def large_batches(monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(features, "_PICTURES", 32)
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_and_said(catalog, table_of, tmp_path, said):
@@ -197,13 +214,12 @@ def test_a_picture_that_cannot_be_read_is_left_out_and_said(catalog, table_of, t
     assert "11.png: Is a directory" in said.text
 
 
+@pytest.mark.usefixtures("large_batches")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("tower", "named"), [("image", r"\d+\.png"), ("text", "'.* jade'")])
 def test_features_that_are_no_numbers_are_refused_by_name(
-    catalog, encoder, table_of, tmp_path, value, tower, named, monkeypatch
+    catalog, encoder, table_of, tmp_path, value, tower, named
 ):
-    monkeypatch.setattr(features, "_PICTURES_PER_THREAD", 32)
-
     def spoil(_module, inputs, output):
         output = output.clone()
         # One row of the second batch, which has what comes last.
@@ -218,9 +234,9 @@ def test_features_that_are_no_numbers_are_refused_by_name(
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == (tower == "text")
 
 
+@pytest.mark.usefixtures("large_batches")
 def test_a_kill_loses_the_last_half_minute_only(catalog, encoder, table_of, monkeypatch):
     monkeypatch.setattr(features, "_SAVE_EVERY_S", -1.0)
-    monkeypatch.setattr(features, "_PICTURES_PER_THREAD", 32)
     calls = []
 
     def die(_module, _inputs):
