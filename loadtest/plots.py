@@ -162,14 +162,8 @@ def draw_rates(
 
 
 def draw_batches(record: RunRecord, path: Path) -> None:
-    """Write a PNG: batches by size, and their mean size over time.
-
-    Raises:
-        ValueError: the record has no batch.
-    """
+    """Write a PNG: batches by size, of which there is one at least, and their mean over time."""
     sizes = all_batches(record.server)
-    if not sizes:
-        raise ValueError("there is no batch to draw")
     figure = new_figure(_WIDTH, 3.2)
     bars, line = figure.subplots(1, 2)
     drawn = bars.bar([size_text(size) for size in sizes], list(sizes.values()), color=COLOURS[0])

@@ -4,7 +4,7 @@ It has lossless histograms per second of the *intended* start and per kind of re
 total can be computed later.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -149,10 +149,6 @@ class RunRecord(StrictModel):
     def kinds(self) -> list[str]:
         """Return the kinds of request, sorted."""
         return sorted({part.kind for part in self.load})
-
-    def of(self, kind: str | None = None) -> Iterator[KindSecond]:
-        """Yield the seconds of one kind, or all."""
-        return (part for part in self.load if kind in (None, part.kind))
 
 
 def write_record(record: RunRecord, path: Path) -> None:

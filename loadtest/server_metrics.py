@@ -123,9 +123,9 @@ class ServerSnapshot:
 class TorchServeProbe:
     """Reads the state of a TorchServe on this machine."""
 
-    def __init__(self, state: ServerState, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, state: ServerState) -> None:
         self._state = state
-        self._client = Client(state, timeout_s=timeout_s)
+        self._client = Client(state, timeout_s=_TIMEOUT_S)
         self._processes: dict[int, psutil.Process] = {}
 
     def look(self) -> ServerSnapshot | None:

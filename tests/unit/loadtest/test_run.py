@@ -77,7 +77,7 @@ def test_statuses_other_than_the_expected_are_errors(plan: MakePlan, start: Star
 def test_a_bad_request_that_is_answered_with_200_is_an_error(plan: MakePlan, start: Start) -> None:
     traffic = ONE_KIND.model_copy(update={"bad_share": 0.5})
     record = run_load(plan(address(start()), traffic=traffic, rate=40, seconds=2), command="it")
-    bad = sum(part.intended for part in record.of("bad"))
+    bad = sum(part.intended for part in record.load if part.kind == "bad")
     assert errors(record) == {"200": bad}
     assert bad > 10
 
