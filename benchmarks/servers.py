@@ -16,9 +16,7 @@ Each prints its port and serves until it is terminated.
 
 import argparse
 import heapq
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -29,8 +27,8 @@ import gevent
 from gevent.server import StreamServer
 from gevent.socket import socket
 
+from benchmarks.processes import module_command, module_environment
 from loadtest.engine import sleep_until
-from newshelf.pipeline.workspace import ROOT
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 _END = b"\r\n\r\n"
@@ -53,10 +51,10 @@ def known_server(**options: object) -> AbstractContextManager[str]:
 
 @contextmanager
 def _server_process(*arguments: str) -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "benchmarks.servers", *arguments]
-    # From any working directory.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    command = module_command("benchmarks.servers", *arguments)
+    with subprocess.Popen(
+        command, env=module_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             if process.stdout is None:
                 raise RuntimeError("the server's output was not piped")

@@ -7,7 +7,6 @@ where other work uses the cores.
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,13 +17,13 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.processes import module_command, module_environment
 from benchmarks.serve.contender import Endpoint, running, wait_for_answer
 from benchmarks.serve.cpu import Spent
 from benchmarks.serve.wrk import Request, load, require_wrk
 from newshelf.config import GatewaySettings
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import KeyFile
-from newshelf.pipeline.workspace import ROOT
 from newshelf.report.page import ReportTable, print_table
 from newshelf.server.ports import free_port
 from newshelf.server.process import write_plan
@@ -132,13 +131,13 @@ def _server(
     core: int | None = None,
 ) -> Iterator[Endpoint]:
     """Run a module as a server; ``core`` replaces the core of this process."""
-    command = [sys.executable, "-P", "-m", *words]
+    command = module_command(*words)
     if core is not None:
         command = ["taskset", "--cpu-list", str(core), *command]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     headers = {"Content-Type": "application/json"}
     headers |= {"Authorization": f"Bearer {key}"} if key else {}
-    with running(command, cwd=folder, env=env, log=folder / f"{words[0]}.log") as process:
+    log = folder / f"{words[0]}.log"
+    with running(command, cwd=folder, env=module_environment(), log=log) as process:
         yield Endpoint(f"http://127.0.0.1:{port}", path, process, headers)
 
 

@@ -5,7 +5,6 @@ there; sockets, a queue and another language's process are not.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.processes import module_command, module_environment
 from benchmarks.results import BenchmarkError
-from newshelf.pipeline.workspace import ROOT
 from newshelf.serving.encoder_predictor import load_encoder_predictor
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.protocol import Predictor, RawRequest
@@ -70,14 +69,13 @@ def run_in_process(
         "seconds": seconds,
         **asdict(loop),
     }
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(loop.threads)}
     with ExitStack() as stack:
         processes = []
         for _ in range(loop.processes):
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-P", "-m", "benchmarks.serve.inprocess", json.dumps(plan)],
-                    env=env,
+                    module_command("benchmarks.serve.inprocess", json.dumps(plan)),
+                    env=module_environment(loop.threads),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

@@ -5,10 +5,7 @@ The pictures are a catalogue's own, cut and scaled to one exact size. A picture 
 be smooth, and quicker to decode than a photograph of that size: each gets the grain of one.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +14,12 @@ import numpy as np
 from PIL import Image, ImageOps
 from rich.console import Console
 
+from benchmarks.processes import run_module
 from benchmarks.results import BenchmarkError
 from newshelf.catalog.catalog import read_catalog
 from newshelf.config import FinetuneSettings, ImageTowerSettings, ScorerSettings, Settings
 from newshelf.files import directory_aside
-from newshelf.pipeline.workspace import ROOT, Workspace, open_workspace
+from newshelf.pipeline.workspace import Workspace, open_workspace
 from newshelf.sample.build import draw_sample
 
 Size = tuple[int, int]
@@ -126,13 +124,9 @@ def make_model(name: str, work: Path, catalog: Path | None, console: Console) ->
     Raises:
         BenchmarkError: a stage failed.
     """
-    command = [sys.executable, "-P", "-m", "benchmarks.serve.build_models", "model"]
-    command += [name, str(work), *([str(catalog)] if catalog is not None else [])]
     console.print(f"{name}: bringing the model up to date …", markup=False)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchmarkError(f"{name} could not be made: {done.stderr.strip()[-1500:]}")
+    words = [str(catalog)] if catalog is not None else []
+    run_module("benchmarks.serve.build_models", "model", name, str(work), *words)
     workspace = workspace_of(name, work, catalog)
     return Model(name, workspace, settings_of(name, work), work / name / "classifier.pt")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from benchmarks.report import markdown_table
 from benchmarks.results import Row, TaskResult
 from benchmarks.serve.command import ServeContext
-from benchmarks.serve.contender import JPEG, Endpoint, as_is, read_embedding
+from benchmarks.serve.contender import JPEG, Endpoint
 from benchmarks.serve.encoder import CLIENTS
 from benchmarks.serve.models import SMALL, make_pictures
 from benchmarks.serve.noop_handler import VALUES
 from benchmarks.serve.rounds import Measured, PictureLoad, run_servers
 from benchmarks.serve.stock import write_mar
-from benchmarks.serve.torchserve import serve_archives
+from benchmarks.serve.torchserve import serve_model
 from newshelf.pipeline.workspace import ROOT
-from newshelf.server.state import read_keys
 from newshelf.server.torchserve import read_properties
 
 _HANDLER = Path(__file__).with_name("noop_handler.py")
@@ -51,17 +50,8 @@ class Noop:
         mar = write_mar(
             folder / "store", "noop", handler=str(_HANDLER), model=None, config=self.config
         )
-        with serve_archives({"noop": mar}, folder, self.properties) as state:
-            token = read_keys(state.key_file).inference.header()
-            yield Endpoint(
-                state.inference_url,
-                "/predictions/noop",
-                state.process,
-                {**JPEG, **token},
-                as_is,
-                read_embedding,
-                _expected,
-            )
+        with serve_model("noop", mar, folder, JPEG, self.properties) as endpoint:
+            yield replace(endpoint, expected=_expected)
 
 
 def _expected(pictures: Sequence[Path]) -> NDArray[np.float32]:

@@ -3,12 +3,10 @@
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 from scipy import sparse
 
+from benchmarks.processes import run_module
 from benchmarks.report import markdown_table
 from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
 from benchmarks.serve.command import ServeContext
@@ -24,14 +23,12 @@ from benchmarks.serve.contender import Endpoint, wait_for_answer
 from benchmarks.serve.encoder import CLIENTS
 from benchmarks.serve.models import Model, make_shop
 from benchmarks.serve.rounds import Measured, Turn, details, drain, run_rounds
-from benchmarks.serve.torchserve import Layout, serve_archives, write_archives
+from benchmarks.serve.torchserve import Layout, serve_model, write_archives
 from benchmarks.serve.wrk import Request, load
 from newshelf.errors import SetupError
 from newshelf.nn.blend import Blend, content_signal
 from newshelf.nn.blend_lookup import BlendLookup
-from newshelf.pipeline.workspace import ROOT
 from newshelf.report.plots import Line, draw_lines
-from newshelf.server.state import read_keys
 from newshelf.serving.item_table import INDEX_COLUMNS, ItemTable
 from newshelf.serving.protocol import RawRequest
 from newshelf.serving.recommender_predictor import RecommenderPredictor, load_recommender_predictor
@@ -224,6 +221,7 @@ _CHECKED = 16
 _SEED = 11
 _SERVED_TOLERANCE = 2e-3
 _MS_GOAL, _SPEED_GOAL, _P99_GOAL = 1.0, 1_500.0, 40.0
+_JSON = {"Content-Type": "application/json"}
 _ALONE = "in process, one request at a time: ms"
 _SPEED = f"served, {CLIENTS} clients: requests/s"
 _P99 = f"served, {CLIENTS} clients: p99, ms"
@@ -286,13 +284,9 @@ def _in_process(model: Model, seconds: float) -> dict[str, dict[int, Times]]:
     Raises:
         BenchmarkError: it failed.
     """
-    command = [sys.executable, "-P", "-m", "benchmarks.serve.recommender"]
-    command += [str(model.workspace.export), str(seconds)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchmarkError(f"in process: {done.stderr.strip()[-1500:]}")
-    found: dict[str, dict[str, Times]] = json.loads(done.stdout)
+    words = str(model.workspace.export), str(seconds)
+    printed = run_module("benchmarks.serve.recommender", *words, threads=1)
+    found: dict[str, dict[str, Times]] = json.loads(printed)
     return {name: {int(at): one for at, one in times.items()} for name, times in found.items()}
 
 
@@ -320,7 +314,8 @@ def _turn(
     mar = write_archives(model, layout, "recommender")["recommender"]
 
     def take(measured: Measured) -> None:
-        with _served(mar, context.work) as endpoint:
+        folder = context.work / "servers" / "recommender"
+        with serve_model("recommender", mar, folder, _JSON) as endpoint:
             bodies = [question.body for question in questions]
             wait_for_answer(endpoint, bodies[0])
             _check_served(endpoint, questions[:_CHECKED])
@@ -339,14 +334,6 @@ def _turn(
                 measured.add(clients, found)
 
     return Turn(layout.words(), layout.words(), take)
-
-
-@contextmanager
-def _served(mar: Path, work: Path) -> Iterator[Endpoint]:
-    with serve_archives({"recommender": mar}, work / "servers" / "recommender") as state:
-        token = read_keys(state.key_file).inference.header()
-        headers = {"Content-Type": "application/json", **token}
-        yield Endpoint(state.inference_url, "/predictions/recommender", state.process, headers)
 
 
 def _check_served(endpoint: Endpoint, questions: Sequence[_Question]) -> None:

@@ -1,21 +1,19 @@
 """Newshelf's server as a contender, with any layout and settings of TorchServe."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
+from benchmarks.processes import run_module
 from benchmarks.results import BenchmarkError
 from benchmarks.serve.contender import JPEG, Endpoint
 from newshelf.config import Precision, RuntimeKind, Settings
@@ -96,17 +94,11 @@ def write_archives(model: "Model", layout: Layout, name: str = "encoder") -> dic
     """
     store = model.workspace.root.parent / "stores" / layout.slug()
     shutil.rmtree(store, ignore_errors=True)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", _BUILDER, "archive", str(model.workspace.export), str(store)],
-        input=layout.settings(model.settings, name).model_dump_json(),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
+    settings = layout.settings(model.settings, name).model_dump_json()
+    written = run_module(
+        _BUILDER, "archive", str(model.workspace.export), str(store), given=settings
     )
-    if done.returncode != 0:
-        raise BenchmarkError(f"no archive of {model.name}: {done.stderr.strip()[-1500:]}")
-    return archives([Path(path) for path in json.loads(done.stdout)])
+    return archives([Path(path) for path in json.loads(written)])
 
 
 def unpacked(mar: Path) -> Path:
@@ -167,39 +159,37 @@ def serve_archives(
         state.end()
 
 
+@contextmanager
+def serve_model(
+    name: str,
+    mar: Path,
+    folder: Path,
+    headers: Mapping[str, str],
+    properties: Mapping[str, str] | None = None,
+) -> Iterator[Endpoint]:
+    """Serve one archive; see ``serve_archives``."""
+    with serve_archives({name: mar}, folder, properties) as state:
+        token = read_keys(state.key_file).inference.header()
+        path = f"/predictions/{name}"
+        yield Endpoint(state.inference_url, path, state.process, {**headers, **token})
+
+
 @dataclass(frozen=True)
 class Newshelf:
     """The encoder as ``./run serve`` serves it; created by ``newshelf_encoder``."""
 
     name: str
     archive: Path
-    words: str
+    layout: str
     work: Path
-    properties: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def layout(self) -> str:
-        """See ``Contender.layout``."""
-        changed = [f"{key}={value}" for key, value in self.properties.items()]
-        return ", ".join([self.words, *changed])
-
-    @contextmanager
-    def run(self) -> Iterator[Endpoint]:
+    def run(self) -> AbstractContextManager[Endpoint]:
         """See ``Contender.run``."""
-        folder = self.work / "servers" / "newshelf"
-        with serve_archives({"encoder": self.archive}, folder, self.properties) as state:
-            token = read_keys(state.key_file).inference.header()
-            yield Endpoint(
-                state.inference_url, "/predictions/encoder", state.process, {**JPEG, **token}
-            )
+        return serve_model("encoder", self.archive, self.work / "servers" / "newshelf", JPEG)
 
 
 def newshelf_encoder(
-    model: "Model",
-    layout: Layout,
-    work: Path,
-    name: str = "Newshelf",
-    properties: Mapping[str, str] | None = None,
+    model: "Model", layout: Layout, work: Path, name: str = "Newshelf"
 ) -> Newshelf:
     """Write the archive with ``layout`` now, not within a turn, and return the contender.
 
@@ -208,8 +198,7 @@ def newshelf_encoder(
         layout: workers, threads and batching.
         work: the benchmark's folder.
         name: in tables.
-        properties: changes to ``config.properties``.
     """
     mar = write_archives(model, layout)["encoder"]
     words = f"{layout.words()}, {' '.join(served_by(unpacked(mar)))}"
-    return Newshelf(name, mar, words, work, properties or {})
+    return Newshelf(name, mar, words, work)

@@ -1,8 +1,6 @@
 """Recommendations from a million products: loading, memory, latency, and recall of links."""
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks.processes import run_module
 from benchmarks.report import markdown_table
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.shelf.catalogue import (
@@ -27,7 +26,6 @@ from benchmarks.shelf.catalogue import (
 from benchmarks.shelf.command import ShelfContext
 from newshelf.config import Limits
 from newshelf.nn.numpy_scorer import Pooling
-from newshelf.pipeline.workspace import ROOT
 from newshelf.serving.encode import ProductEncoder
 from newshelf.serving.index import ItemIndex, load_index
 from newshelf.serving.protocol import RawRequest
@@ -219,10 +217,8 @@ def _cells(ms: Sequence[Mapping[str, NDArray[np.float64]]]) -> Iterator[tuple[st
 
 
 def _fresh(folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-P", "-m", "benchmarks.shelf.scale", str(folder), str(_ITEMS)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=env)
-    found: dict[str, Any] = json.loads(done.stdout)
+    printed = run_module("benchmarks.shelf.scale", str(folder), str(_ITEMS), threads=1)
+    found: dict[str, Any] = json.loads(printed)
     return found
 
 

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.processes import run_module
 from benchmarks.report import markdown_table
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.serve.cpu import Others
 from benchmarks.store.command import StoreContext
 from benchmarks.store.postgres import Postgres
 from benchmarks.store.writer import GatewayLoad, Waits
-from newshelf.errors import SetupError
-from newshelf.pipeline.workspace import ROOT
 
 _BYTES = 16 * 1024
 _WRITES = 200
@@ -167,32 +165,22 @@ def _measure(contender: _Contender, context: StoreContext, number: int) -> _Turn
             for gateway in range(contender.gateways)
         ]
         others = Others(len(os.sched_getaffinity(0)))
-        processes = [_start(plan) for plan in plans]
-        found = [_result(process, contender.name) for process in processes]
-        return _Turn(found, others.share())
+        return _Turn(stored(plans), others.share())
 
 
-def _start(plan: GatewayLoad) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "benchmarks.store.writer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    if process.stdin is not None:
-        process.stdin.write(json.dumps(asdict(plan)))
-        process.stdin.close()
-        process.stdin = None
-    return process
+def stored(plans: list[GatewayLoad]) -> list[Waits]:
+    """Load a store from a process per gateway.
 
+    Raises:
+        BenchmarkError: one failed.
+    """
 
-def _result(process: "subprocess.Popen[str]", name: str) -> Waits:
-    output, _ = process.communicate()
-    if process.returncode != 0:
-        raise SetupError(f"{name}: the gateway failed; see the lines above")
-    return Waits(**json.loads(output))
+    def one(plan: GatewayLoad) -> Waits:
+        printed = run_module("benchmarks.store.writer", given=json.dumps(asdict(plan)))
+        return Waits(**json.loads(printed))
+
+    with ThreadPoolExecutor(len(plans)) as pool:
+        return list(pool.map(one, plans))
 
 
 def _rows(

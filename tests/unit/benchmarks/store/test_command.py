@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.results import Row, TaskResult
+from benchmarks.results import BenchmarkError, Row, TaskResult
 from benchmarks.store import command, writes
 from benchmarks.store.postgres import Postgres
 from benchmarks.store.writer import GatewayLoad, Waits
@@ -27,7 +27,7 @@ def plan(url: str | None, **values: float) -> GatewayLoad:
 
 def test_a_gateway_stores_what_it_says(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/events.db"
-    result = writes._result(writes._start(plan(url)), "SQLite")
+    [result] = writes.stored([plan(url)])
     assert len(result.waits_ms) + result.failed == 100
     assert all(wait > 0 for wait in result.waits_ms)
     with EventStore.open(url) as store:
@@ -37,14 +37,14 @@ def test_a_gateway_stores_what_it_says(tmp_path: Path) -> None:
 
 
 def test_without_a_database_nothing_is_kept_and_all_is_measured() -> None:
-    result = writes._result(writes._start(plan(None)), "no database")
+    [result] = writes.stored([plan(None)])
     assert len(result.waits_ms) + result.failed == 100
     assert result.measured_s > 0
 
 
 def test_a_gateway_that_fails_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="SQLite: the gateway failed"):
-        writes._result(writes._start(plan(f"sqlite:///{tmp_path}")), "SQLite")
+    with pytest.raises(BenchmarkError, match=r"benchmarks\.store\.writer failed"):
+        writes.stored([plan(f"sqlite:///{tmp_path}")])
 
 
 def test_every_database_is_beside_the_machine_alone_and_has_its_goal() -> None:
