@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -12,15 +13,14 @@ from torch import Tensor
 
 from benchmarks.results import RowBuilder, TaskResult
 from benchmarks.transfer.command import TransferContext
+from benchmarks.transfer.finetuned import finetuned, table_rows
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import ImageTowerSettings
-from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import HeadName
 from newshelf.training.backbone import Backbone, build_backbone
 from newshelf.training.features import FeatureTable
-from newshelf.training.finetune import FinetuneResult, embed, train_source, warm_start
+from newshelf.training.finetune import embed
 from newshelf.training.labels import HeadLabels, choose_categories, head_labels
-from newshelf.training.run import Run
 
 _WEIGHTS = (0.0, 0.3, 1.0, 3.0)
 _PRODUCTS = 3_000
@@ -54,17 +54,17 @@ def run(context: TransferContext) -> TaskResult:
         context.work / "features" / catalog.name,
         context.console,
     )
-    task = _Task(context, backbone, labels)
+    measured = partial(_measured, context, backbone, labels)
     everything = torch.arange(len(backbone.table))
     _, others = _drawn(everything, context.seeds[0])
-    tried = {weight: task.measured(*_drawn(others, 0)[::-1], weight, 0) for weight in _WEIGHTS}
+    tried = {weight: measured(*_drawn(others, 0)[::-1], weight, 0) for weight in _WEIGHTS}
     chosen = _chosen(tried)
     rows = RowBuilder()
     for seed in context.seeds:
         new, old = _drawn(everything, seed)
         for weight in (0.0, chosen):
             method = f"align = {weight:g}"
-            rows.add(method, task.measured(old, new, weight, seed), baseline=weight == 0)
+            rows.add(method, measured(old, new, weight, seed), baseline=weight == 0)
     return TaskResult(
         "alignment",
         "Alignment: sentences that find pictures",
@@ -81,45 +81,24 @@ def run(context: TransferContext) -> TaskResult:
     )
 
 
-class _Task:
-    def __init__(
-        self, context: TransferContext, backbone: Backbone, labels: Mapping[HeadName, HeadLabels]
-    ) -> None:
-        self._context = context
-        self._backbone = backbone
-        self._labels = labels
-
-    def measured(self, old: Tensor, new: Tensor, weight: float, seed: int) -> dict[str, float]:
-        """Fine-tune on the rows ``old``, and search among the rows ``new``."""
-        encoder, result = self._tuned(old, weight, seed)
-        table = _rows(self._backbone.table, new)
-        texts = embed(encoder, _only(table, text=True))
-        found = {
-            _FOUND: _recall(texts, embed(encoder, _only(table, picture=True))),
-        }
-        return found | {f"{head}, accuracy": own for head, own in result.accuracy.items()}
-
-    def _tuned(self, rows: Tensor, weight: float, seed: int) -> tuple[Encoder, FinetuneResult]:
-        torch.manual_seed(seed)
-        base = self._backbone.encoder
-        encoder = Encoder(base.spec).eval()
-        encoder.image_tower, encoder.text_tower = base.image_tower, base.text_tower
-        table = _rows(self._backbone.table, rows)
-        warm_start(encoder, table)
-        settings = self._context.settings
-        labels = {
-            head: HeadLabels(label.classes, label.target[rows])
-            for head, label in self._labels.items()
-        }
-        result = train_source(
-            encoder,
-            table,
-            labels,
-            settings.finetune.model_copy(update={"align": weight}),
-            Run(seed, self._context.console, quiet=True),
-            modality_dropout=settings.fusion.modality_dropout,
-        )
-        return encoder, result
+def _measured(
+    context: TransferContext,
+    backbone: Backbone,
+    labels: Mapping[HeadName, HeadLabels],
+    old: Tensor,
+    new: Tensor,
+    weight: float,
+    seed: int,
+) -> dict[str, float]:
+    """Fine-tune on the rows ``old``, and search among the rows ``new``."""
+    settings = context.settings.finetune.model_copy(update={"align": weight})
+    dropout = context.settings.fusion.modality_dropout
+    spec = backbone.encoder.spec
+    encoder, result = finetuned(context, backbone, spec, labels, old, settings, dropout, seed)
+    table = table_rows(backbone.table, new)
+    texts = embed(encoder, _only(table, text=True))
+    found = {_FOUND: _recall(texts, embed(encoder, _only(table, picture=True)))}
+    return found | {f"{head}, accuracy": own for head, own in result.accuracy.items()}
 
 
 def _one_per_title(catalog: Catalog) -> Catalog:
@@ -150,11 +129,6 @@ def _chosen(tried: Mapping[float, Mapping[str, float]]) -> float:
 
 def _accuracy(measured: Mapping[str, float]) -> float:
     return fmean(value for name, value in measured.items() if name.endswith("accuracy"))
-
-
-def _rows(table: FeatureTable, rows: Tensor) -> FeatureTable:
-    (image, image_present, text, text_present), attributes = table.rows(rows)
-    return FeatureTable(image, image_present, text, text_present, attributes)
 
 
 def _only(table: FeatureTable, *, picture: bool = False, text: bool = False) -> FeatureTable:

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import TransferContext
-from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
+from benchmarks.transfer.ranking import Measure, Merged, merged, rankers_by_seed, rows_of
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import Interactions, Sequences, read_interactions
 from newshelf.catalog.schema import category_levels
@@ -15,7 +15,7 @@ from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
 _K = 10
 _TESTED = 0.3
-MEASURE = Measure("NDCG@10", "jewellery", lambda metrics: metrics.values[f"NDCG@{_K}"])
+MEASURE = Measure("NDCG@10", "jewellery", f"NDCG@{_K}")
 _NEGATIVES = (
     "Weighting the scorer's negatives by their inclusion probability instead of their expected "
     "count, both trained on the same embeddings in one run, changed little here: the scorer alone "
@@ -34,11 +34,7 @@ def run(context: TransferContext) -> TaskResult:
     source = merged(context, "bundles")
     catalog = source.catalog
     splits = splits_of(source, context.seeds)
-    fitted = []
-    for seed, split in zip(context.seeds, splits, strict=True):
-        context.console.print(f"bundles, seed {seed}")
-        embeddings, features = embedded(context, catalog, seed)
-        fitted.append(rankers(context, catalog, split, embeddings, features, seed))
+    fitted = rankers_by_seed(context, catalog, splits)
     rows = rows_of([MEASURE], {"jewellery": splits}, fitted, _K)
     content = [row for row in rows if row.method.startswith("content")]
     best = max(row.mean for row in content)

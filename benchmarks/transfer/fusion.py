@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from benchmarks.results import Row, RowBuilder, TaskResult
 from benchmarks.transfer import bundles, home
 from benchmarks.transfer.command import TransferContext
+from benchmarks.transfer.finetuned import finetuned
 from benchmarks.transfer.ranking import Measure, by_fusion, merged, rows_of
 from newshelf.catalog.catalog import Catalog
 from newshelf.catalog.interactions import basket_interactions
@@ -20,9 +21,8 @@ from newshelf.nn.encoder import Encoder
 from newshelf.nn.spec import FusionKind, FusionSpec
 from newshelf.training.backbone import Backbone
 from newshelf.training.features import FeatureTable
-from newshelf.training.finetune import embed, train_source, warm_start
-from newshelf.training.labels import HeadLabels, choose_categories, head_labels
-from newshelf.training.run import Run
+from newshelf.training.finetune import embed
+from newshelf.training.labels import choose_categories, head_labels
 
 _KINDS: tuple[FusionKind, ...] = ("attention", "early", "late")
 _DROPOUT = 0.2
@@ -91,33 +91,16 @@ def _tuned(
     """Return an encoder with a fusion of ``kind``, fine-tuned on the ``seen`` products."""
     settings = context.settings.finetune
     labels = head_labels(catalog, choose_categories(catalog, settings.source))
+    classes = {head: label.classes for head, label in labels.items()}
+    spec = backbone.encoder.spec.model_copy(
+        update={"fusion": FusionSpec(kind=kind), "labels": classes}
+    )
     rows = torch.nonzero(seen).flatten()
-    mine = {head: HeadLabels(label.classes, label.target[rows]) for head, label in labels.items()}
-    torch.manual_seed(seed)
-    base = backbone.encoder
-    encoder = Encoder(
-        base.spec.model_copy(
-            update={
-                "fusion": FusionSpec(kind=kind),
-                "labels": {head: label.classes for head, label in labels.items()},
-            }
-        )
-    ).eval()
-    encoder.image_tower, encoder.text_tower = base.image_tower, base.text_tower
-    table = _rows(backbone.table, rows)
-    warm_start(encoder, table)
-    quiet = Run(seed, context.console, quiet=True)
-    train_source(encoder, table, mine, settings, quiet, modality_dropout=rate)
-    return encoder
+    return finetuned(context, backbone, spec, labels, rows, settings, rate, seed)[0]
 
 
 def _side_by_side(table: FeatureTable) -> Tensor:
     return torch.from_numpy(table.content())
-
-
-def _rows(table: FeatureTable, rows: Tensor) -> FeatureTable:
-    (image, image_present, text, text_present), attributes = table.rows(rows)
-    return FeatureTable(image, image_present, text, text_present, attributes)
 
 
 def _without(table: FeatureTable, part: str, hidden: Tensor) -> FeatureTable:

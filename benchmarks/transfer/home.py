@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import TransferContext
-from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
+from benchmarks.transfer.ranking import Measure, Merged, merged, rankers_by_seed, rows_of
 from newshelf.catalog.interactions import Interactions, Sequences, basket_interactions
 from newshelf.evaluation.types import BoolArray, Case, IntArray, Split
 
@@ -28,13 +28,10 @@ _NEGATIVES = (
     "above .004."
 )
 MEASURES = (
-    Measure("Recall@10, cold items", "cold", lambda metrics: metrics.values[f"Recall@{_K}"]),
-    *[
-        Measure(f"Recall@10, {shown}", name, lambda metrics: metrics.values[f"Recall@{_K}"])
-        for name, shown in _GROUPS.items()
-    ],
-    Measure("Recall@10, all items", "all", lambda metrics: metrics.values[f"Recall@{_K}"]),
-    Measure("NDCG@10, all items", "all", lambda metrics: metrics.values[f"NDCG@{_K}"]),
+    Measure("Recall@10, cold items", "cold", f"Recall@{_K}"),
+    *[Measure(f"Recall@10, {shown}", name, f"Recall@{_K}") for name, shown in _GROUPS.items()],
+    Measure("Recall@10, all items", "all", f"Recall@{_K}"),
+    Measure("NDCG@10, all items", "all", f"NDCG@{_K}"),
 )
 
 
@@ -43,11 +40,7 @@ def run(context: TransferContext) -> TaskResult:
     source = merged(context, "home")
     rooms = _rooms(source)
     splits = splits_of(source, context.seeds)
-    fitted = []
-    for seed, every in zip(context.seeds, splits["all"], strict=True):
-        context.console.print(f"home, seed {seed}")
-        embeddings, features = embedded(context, source.catalog, seed)
-        fitted.append(rankers(context, source.catalog, every, embeddings, features, seed))
+    fitted = rankers_by_seed(context, source.catalog, splits["all"])
     counts = {name: [len(split.cases) for split in parts] for name, parts in splits.items()}
     return TaskResult(
         task="home",

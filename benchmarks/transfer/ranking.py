@@ -1,7 +1,7 @@
 """Rankers, cases and rows that the tasks on events and baskets share."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -14,7 +14,7 @@ from benchmarks.transfer.command import TransferContext
 from newshelf.catalog.catalog import Catalog
 from newshelf.evaluation.baselines import Ease, default_baselines
 from newshelf.evaluation.evaluate import evaluate
-from newshelf.evaluation.types import BoolArray, FloatArray, IntArray, Metrics, Ranker, Split
+from newshelf.evaluation.types import BoolArray, FloatArray, IntArray, Ranker, Split
 from newshelf.nn.spec import FusionKind
 from newshelf.training.backbone import build_backbone
 from newshelf.training.finetune import embed, train_source
@@ -79,7 +79,8 @@ class Measure:
 
     name: str
     split: str
-    of: Callable[[Metrics], float]
+    metric: str
+    """Such as ``NDCG@10``."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,18 @@ def rankers(
     return baselines, (ScorerRanker(ranking, embeddings), BlendRanker(ranking, embeddings))
 
 
+def rankers_by_seed(
+    context: TransferContext, catalog: Catalog, splits: Sequence[Split]
+) -> list[tuple[list[Ranker], tuple[ScorerRanker, BlendRanker]]]:
+    """Return the ``rankers`` of each seed, trained on its split."""
+    found = []
+    for seed, split in zip(context.seeds, splits, strict=True):
+        context.console.print(f"{catalog.name}, seed {seed}")
+        embeddings, features = embedded(context, catalog, seed)
+        found.append(rankers(context, catalog, split, embeddings, features, seed))
+    return found
+
+
 def by_fusion(context: TransferContext, catalog: Catalog, split: Split, seed: int) -> list[Ranker]:
     """Return the whole ranking with each kind of fusion, named after it."""
     found: list[Ranker] = []
@@ -173,6 +186,6 @@ def rows_of(
             metrics = {
                 name: evaluate(ranker, parts[number], (k,)) for name, parts in splits.items()
             }
-            measured = {one.name: one.of(metrics[one.split]) for one in measures}
+            measured = {one.name: metrics[one.split].values[one.metric] for one in measures}
             rows.add(ranker.name, measured, baseline=ranker in simple)
     return rows.rows([measure.name for measure in measures])

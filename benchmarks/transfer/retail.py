@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.results import Goal, TaskResult
 from benchmarks.transfer.command import TransferContext
-from benchmarks.transfer.ranking import Measure, Merged, embedded, merged, rankers, rows_of
+from benchmarks.transfer.ranking import Measure, Merged, merged, rankers_by_seed, rows_of
 from newshelf.catalog.interactions import Interactions, read_interactions
 from newshelf.config import BlendSettings
 from newshelf.evaluation.evaluate import evaluate
@@ -91,20 +91,16 @@ def run(context: TransferContext) -> TaskResult:
     interactions = read_interactions(source.catalog)
     cut = _cut(source)
     every, new = _splits(interactions, cut)
-    fitted = []
-    for seed in context.seeds:
-        context.console.print(f"retail, seed {seed}")
-        embeddings, features = embedded(context, source.catalog, seed)
-        fitted.append(rankers(context, source.catalog, every, embeddings, features, seed))
     measures = [
-        Measure("Recall@20, all items", "all", lambda metrics: metrics.values[f"Recall@{_K}"]),
-        Measure("NDCG@20, all items", "all", lambda metrics: metrics.values[f"NDCG@{_K}"]),
-        Measure("Recall@20, new items only", "new", lambda metrics: metrics.values[f"Recall@{_K}"]),
-        Measure("NDCG@20, new items only", "new", lambda metrics: metrics.values[f"NDCG@{_K}"]),
+        Measure("Recall@20, all items", "all", f"Recall@{_K}"),
+        Measure("NDCG@20, all items", "all", f"NDCG@{_K}"),
+        Measure("Recall@20, new items only", "new", f"Recall@{_K}"),
+        Measure("NDCG@20, new items only", "new", f"NDCG@{_K}"),
     ]
+    splits = {"all": [every] * len(context.seeds), "new": [new] * len(context.seeds)}
+    fitted = rankers_by_seed(context, source.catalog, splits["all"])
     served = fitted[0][1][1]
     refitted = weighed_by_answers(served, every, context.settings.scorer.blend)
-    splits = {"all": [every] * len(context.seeds), "new": [new] * len(context.seeds)}
     return TaskResult(
         task="retail",
         title="retail: the next purchases",
