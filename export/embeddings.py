@@ -96,7 +96,11 @@ def encode_by_ray(
     Without an ``address``, a cluster of this machine is started, and stopped at the end.
     """
     # Without statistics to its makers, and lines next to the progress bar.
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR"}
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DATA_LOG_LEVEL": "ERROR",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+    }
     if address is None:
         # Ray then listens on 127.0.0.1 instead of all interfaces, and to this command alone.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import psutil
 
 from benchmarks.results import BenchmarkError, Goal, RowBuilder, TaskResult
@@ -22,7 +25,7 @@ from newshelf.pipeline.workspace import ROOT, open_workspace
 from newshelf.rollout.versions import ARCHIVES, unpack
 from newshelf.store.items import ItemWrite, StoredItem, seeded_item
 
-_PRODUCTS, _ROWS = 1_000, 50
+_PRODUCTS, _ROWS, _SAMPLE_S = 1_000, 50, 0.25
 _HERE, _ONE, _PER_CORE = "one process", "Ray, one process", "Ray, a process per core"
 _BUSY, _CLOCK = "products per second of processor time", "products per second by the clock"
 
@@ -77,7 +80,7 @@ def _measured(method: str, archive: Path, catalog: Path) -> dict[str, float]:
 
 def measure(method: str, archive: Path, products: list[StoredItem], out: Path) -> dict[str, float]:
     """Encode in this process, which must be a fresh one; return rates and the time to start."""
-    began_s, threads = time.perf_counter(), len(os.sched_getaffinity(0))
+    began_s, threads = time.time(), len(os.sched_getaffinity(0))
     encoder = CatalogEncoder(archive, out, threads)
     shards = [*encoder.split(products, _ROWS)]
     if method == _HERE:
@@ -85,21 +88,49 @@ def measure(method: str, archive: Path, products: list[StoredItem], out: Path) -
     else:
         threads = threads if method == _ONE else 1
         written = encode_by_ray(shards, archive, out, None, threads)
-    marks = [(count, time.perf_counter(), _processor_s()) for count in written]
-    products_after = sum(count for count, *_ in marks[1:])
-    (_, first_s, first_busy), (_, last_s, last_busy) = marks[0], marks[-1]
+    with _sampled() as samples:
+        for _ in written:
+            pass
+    # Ray passes results on later than it has them.
+    ends_s = sorted(path.stat().st_mtime for path in out.glob("part-*"))
+    moments, busy = np.array(samples).T
+    first_busy, last_busy = np.interp([ends_s[0], ends_s[-1]], moments, busy)
+    products_after = len(products) - len(shards[0][1])
     return {
-        _BUSY: products_after / (last_busy - first_busy),
-        _CLOCK: products_after / (last_s - first_s),
-        "start": first_s - began_s,
+        _BUSY: products_after / float(last_busy - first_busy),
+        _CLOCK: products_after / (ends_s[-1] - ends_s[0]),
+        "start": ends_s[0] - began_s,
     }
 
 
-def _processor_s() -> float:
-    """Return the processor time of this process and its descendants that are alive."""
-    own = psutil.Process()
-    used = [one.cpu_times() for one in (own, *own.children(recursive=True))]
-    return float(sum(one.user + one.system for one in used))
+@contextmanager
+def _sampled() -> Iterator[list[tuple[float, float]]]:
+    """Yield moments with the processor time until then, of this process and its descendants."""
+    used: dict[int, float] = {}
+    samples: list[tuple[float, float]] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        own = psutil.Process()
+        for one in (own, *own.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                used[one.pid] = times.user + times.system
+        samples.append((time.time(), sum(used.values())))
+
+    def keep() -> None:
+        while not ended.wait(_SAMPLE_S):
+            sample()
+
+    sample()
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
+        sample()
 
 
 def benchmark_products(catalog: Path) -> list[StoredItem]:
