@@ -1,8 +1,11 @@
-"""Modules of the benchmarks that run as processes: what they measure must share nothing."""
+"""Modules of the benchmarks as processes, which share nothing with this one; and threads."""
 
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from benchmarks.results import BenchmarkError
 from newshelf.pipeline.workspace import ROOT
@@ -42,3 +45,18 @@ def run_module(
         said = done.stderr.strip()[-_SHOWN:]
         raise BenchmarkError(f"{' '.join((module, *words))} failed: {said}")
     return done.stdout
+
+
+@contextmanager
+def in_threads(work: Callable[[int, threading.Event], None], count: int = 1) -> Iterator[None]:
+    """Run ``work(number, ended)`` in threads; the event is set when the block ends."""
+    ended = threading.Event()
+    threads = [threading.Thread(target=work, args=(number, ended)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()

@@ -65,15 +65,12 @@ Values = dict[str, Any]
 """What is measured at once, as JSON has it."""
 
 
-def measured_once(
-    folder: Path, name: str, measure: Callable[[], Values], data: Path | None = None
-) -> Values:
+def measured_once(folder: Path, name: str, measure: Callable[[], Values], data: Path) -> Values:
     """Return the values of ``measure``, kept for unchanged sources of one commit and ``data``."""
     sources = commit()
     if sources is None or sources.endswith("+"):
         return measure()
-    read = "" if data is None else data.resolve()
-    run = hashlib.sha256(f"{sources} {read}".encode()).hexdigest()[:12]
+    run = hashlib.sha256(f"{sources} {data.resolve()}".encode()).hexdigest()[:12]
     path = folder / f"{name}-{run}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

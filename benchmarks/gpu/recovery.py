@@ -5,9 +5,9 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ from benchmarks.gpu import faulty_handler
 from benchmarks.gpu.command import GpuContext
 from benchmarks.gpu.faulty_handler import HEADER
 from benchmarks.gpu.pictures import jpegs
+from benchmarks.processes import in_threads
 from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
 from benchmarks.serve.contender import JPEG
 from benchmarks.serve.torchserve import serve_archives
@@ -44,33 +45,19 @@ class _Neighbours:
     pictures: Sequence[bytes]
     statuses: list[tuple[float, int]] = field(default_factory=list)
     """When each answer came; 0 without one."""
-    _stop: threading.Event = field(default_factory=threading.Event)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Send from threads until the block ends."""
-        threads = [threading.Thread(target=self._send) for _ in range(_NEIGHBOURS)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            for thread in threads:
-                thread.join()
-
-    def _send(self) -> None:
+    def send(self, _number: int, ended: threading.Event) -> None:
+        """Send until the event is set."""
         with httpx.Client(timeout=_GIVE_UP_S, trust_env=False) as client:
-            while not self._stop.is_set():
-                for picture in self.pictures:
-                    if self._stop.is_set():
-                        return
-                    try:
-                        answer = client.post(self.url, content=picture, headers=self.headers)
-                        status = answer.status_code
-                    except httpx.TransportError:
-                        status = 0
-                    self.statuses.append((time.monotonic(), status))
+            for picture in cycle(self.pictures):
+                if ended.is_set():
+                    return
+                try:
+                    answer = client.post(self.url, content=picture, headers=self.headers)
+                    status = answer.status_code
+                except httpx.TransportError:
+                    status = 0
+                self.statuses.append((time.monotonic(), status))
 
     def since(self, start: float) -> list[int]:
         """Return the statuses of answers after ``start``."""
@@ -96,7 +83,7 @@ def run(context: GpuContext) -> TaskResult:
             "out of memory": lambda: _ask(neighbours, "memory"),
             "killed worker": lambda: os.kill(min(_ready(client)), signal.SIGKILL),
         }
-        with neighbours.running():
+        with in_threads(neighbours.send, _NEIGHBOURS):
             for name, fail in faults.items():
                 time.sleep(_STEADY_S)
                 before, start = _ready(client), time.monotonic()

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING
 import yaml
 
 from benchmarks.processes import run_module
-from benchmarks.results import BenchmarkError
 from benchmarks.serve.contender import JPEG, Endpoint
 from newshelf.config import Precision, RuntimeKind, Settings
 from newshelf.files import directory_aside
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.ports import free_ports
-from newshelf.server.process import is_running
+from newshelf.server.process import wait_for
 from newshelf.server.state import ServerState, read_keys
 from newshelf.server.torchserve import TorchServePlan, archives, read_properties, start_torchserve
 from newshelf.serving.model_config import MODEL_CONFIG
@@ -140,7 +138,7 @@ def serve_archives(
         properties: changes to ``config.properties``.
 
     Raises:
-        BenchmarkError: it did not write its keys.
+        ServerError: it did not write its keys.
     """
     root = variant_root(folder / "root", properties) if properties else ROOT
     store = next(iter(models.values())).parent
@@ -149,11 +147,12 @@ def serve_archives(
         TorchServePlan(root, directory, store, models, "benchmark", free_ports())
     )
     try:
-        end = time.monotonic() + _START_S
-        while not state.key_file.exists() or state.key_file.stat().st_size == 0:
-            if not is_running(state.process) or time.monotonic() > end:
-                raise BenchmarkError(f"TorchServe did not start; its log is {state.log}")
-            time.sleep(0.1)
+        keys = state.key_file
+
+        def written() -> bool:
+            return keys.exists() and keys.stat().st_size > 0
+
+        wait_for(written, state.process, "TorchServe", _START_S, state.log)
         yield state
     finally:
         state.end()

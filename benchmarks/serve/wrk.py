@@ -24,13 +24,12 @@ _FAILURES = ("connect", "read", "write", "timeout", "other_status", "short")
 
 @dataclass(frozen=True)
 class Request:
-    """One request with its body in a file."""
+    """One POST request with its body in a file."""
 
     path: str
     """Path of the URL."""
     body: Path
     headers: Mapping[str, str] = field(default_factory=dict)
-    method: str = "POST"
 
     def line(self) -> str:
         """Return the line that ``wrk.lua`` reads.
@@ -38,7 +37,7 @@ class Request:
         Raises:
             BenchmarkError: it contains a tab or a line's end, which would split it.
         """
-        parts = [self.method, self.path, str(self.body)]
+        parts = ["POST", self.path, str(self.body)]
         parts += [f"{name}: {value}" for name, value in self.headers.items()]
         if any(mark in part for part in parts for mark in "\t\r\n"):
             raise BenchmarkError(f"a request with a tab or a line's end cannot be sent: {parts}")

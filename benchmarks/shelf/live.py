@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import psutil
 
+from benchmarks.processes import in_threads
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.shelf.command import ShelfContext
 from newshelf.errors import ServerError
@@ -166,14 +167,13 @@ def _shop(workspace: Path | None) -> Iterator[Shop]:
 @contextmanager
 def _load(shop: Shop, per_s: float) -> Iterator[list[float]]:
     """Ask for recommendations at a steady rate; yield the latencies in milliseconds."""
-    ended = threading.Event()
     latencies: list[float] = []
     known = [item.id for item in shop.items.page(limit=1_000)]
     headers = {"Authorization": f"Bearer {shop.key}"}
     url = f"{_running(shop.state.gateway).url}/v1/recommend"
     clients = 8
 
-    def ask(number: int) -> None:
+    def ask(number: int, ended: threading.Event) -> None:
         chance = _chance(number)
         with httpx.Client(headers=headers, trust_env=False, timeout=10) as http:
             due_s = time.monotonic() + number / per_s
@@ -186,15 +186,8 @@ def _load(shop: Shop, per_s: float) -> Iterator[list[float]]:
                     latencies.append((time.monotonic() - due_s) * 1000)
                 due_s += clients / per_s
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_threads(ask, clients):
         yield latencies
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
 
 
 def _delays(shop: Shop) -> dict[str, float]:
@@ -222,20 +215,15 @@ def _latencies(shop: Shop) -> tuple[float, float]:
     for start in range(0, len(columns), 500):
         shop.items.put([ItemWrite(one) for one in columns[start : start + 500]])
     _wait_visible(shop)
-    ended = threading.Event()
 
-    def change() -> None:
+    def change(_: int, ended: threading.Event) -> None:
         number = 0
         while not ended.wait(1 / _CHANGES_PER_S):
             number += 1
             shop.items.patch(f"{name}-{number % 500}", {"price": float(number)})
 
-    changes = threading.Thread(target=change)
-    with _load(shop, _PER_S) as after:
-        changes.start()
+    with _load(shop, _PER_S) as after, in_threads(change):
         time.sleep(_SECONDS)
-        ended.set()
-        changes.join()
     return _p99(before), _p99(after)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
+from benchmarks.processes import in_threads
 from newshelf.errors import ServerError
 from newshelf.files import read_model
 from newshelf.pipeline.workspace import only_server
@@ -62,22 +63,16 @@ class Load:
     @contextmanager
     def running(self, per_second: float) -> Iterator[None]:
         """Send requests while the block runs."""
-        ended = threading.Event()
-        with ThreadPoolExecutor(_THREADS) as pool:
-            thread = threading.Thread(target=self._send, args=(pool, per_second, ended))
-            thread.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                thread.join()
-        self._http.close()
 
-    def _send(self, pool: ThreadPoolExecutor, per_second: float, ended: threading.Event) -> None:
-        due_s = time.monotonic()
-        while not ended.wait(max(0.0, due_s - time.monotonic())):
-            pool.submit(self._shop, due_s)
-            due_s += 1 / per_second
+        def send(_: int, ended: threading.Event) -> None:
+            due_s = time.monotonic()
+            while not ended.wait(max(0.0, due_s - time.monotonic())):
+                pool.submit(self._shop, due_s)
+                due_s += 1 / per_second
+
+        with ThreadPoolExecutor(_THREADS) as pool, in_threads(send):
+            yield
+        self._http.close()
 
     def _shop(self, due_s: float) -> None:
         unit = f"bench-{uuid.uuid4().hex[:6]}"

@@ -42,16 +42,6 @@ class SpanScore(NamedTuple):
     true: int
 
     @property
-    def precision(self) -> float:
-        """Return found / predicted, or 0."""
-        return self.found / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        """Return found / true, or 0."""
-        return self.found / self.true if self.true else 0.0
-
-    @property
     def f1(self) -> float:
         """Return 2 · found / (predicted + true), or 0."""
         total = self.predicted + self.true
