@@ -3,9 +3,9 @@
 Each row is in the list of its nearest centroid. Lists are visited by decreasing product of centroid
 and query, until they hold a *budget* of rows, which is tuned for a recall when the file is built.
 Under a filter that one row in ten passes, the nearest 100 are among the nearest 1,000 of all, so
-the budget is that of 1,000; a filter that is unrelated to the query is detected, and more rows are
-compared. If fewer than one row in forty passes, all lists are scanned, which is exact and faster
-than choosing. So a filter never leaves fewer rows than requested if enough exist.
+the budget is that of 1,000; a filter that goes against the query is detected, and more rows are
+compared. If few rows pass, all of them are. So a filter never leaves fewer rows than requested if
+enough exist.
 
 Jégou, Douze and Schmid, Product quantization for nearest neighbor search, 2011 (IVF).
 """
@@ -28,6 +28,7 @@ from newshelf.serving.search.base import (
     FloatArray,
     IntArray,
     Mask,
+    PlainSearch,
     SearchManifest,
     Tensors,
     best_rows,
@@ -103,9 +104,6 @@ def _stop(reached: IntArray, budget: int) -> int:
 
 _COMPARED = 2
 """Factor of the rows asked for that are compared in float32."""
-_RARE, _RARE_ROWS = 0.025, 25_000
-"""Where a filter lets no larger share or number pass, all lists are scanned. Of a million rows, 1 %
-passing: 11 ms instead of 22, and 2 %: 13 ms instead of 18; 5 %: 20 instead of 11."""
 _DOUBT = 2
 """Half the difference of two products of codes, in standard deviations, that says which is larger.
 ``QueryCode.error`` bounds the worst directions of what rounding leaves; of random ones it takes the
@@ -143,9 +141,8 @@ class AnnSearch:
     def nearest(self, query: FloatArray, allowed: Mask, limit: int) -> IntArray:
         """See ``Search``; as exact as the budget, and exact where few rows pass."""
         count = int(np.count_nonzero(allowed))
-        rare = min(_RARE * len(allowed), _RARE_ROWS)
-        if count <= rare or few(count, len(allowed), limit):
-            return self.exact(query, allowed, limit)
+        if few(count, limit):
+            return PlainSearch(self.matrix).nearest(query, allowed, limit)
         only = None if count == len(allowed) else allowed
         lists = self._lists(query, only, count, limit)
         code, compared = self.codes.query(query), min(_COMPARED * limit, count)

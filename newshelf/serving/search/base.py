@@ -71,14 +71,12 @@ def best_rows(rows: IntArray, scores: FloatArray, limit: int) -> IntArray:
 
 
 _FEW_ROWS = 3072
-_FEW_SHARE, _FEW_MOST = 0.01, 10_000
-"""Gathering so few rows costs less than passing over the codes of all others. No more of them,
-since a large matrix is not in memory whole."""
+"""Gathering so few rows costs less than passing over the codes of all others."""
 
 
-def few(passing: int, rows: int, limit: int) -> bool:
+def few(passing: int, limit: int) -> bool:
     """Return True when float32 products of the rows that pass beat a scan of all codes."""
-    return passing <= max(limit, _FEW_ROWS, min(_FEW_SHARE * rows, _FEW_MOST))
+    return passing <= max(limit, _FEW_ROWS)
 
 
 @dataclass(frozen=True)

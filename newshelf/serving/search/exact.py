@@ -133,7 +133,7 @@ class Int8Search:
     def nearest(self, query: FloatArray, allowed: Mask, limit: int) -> IntArray:
         """See ``Search``."""
         among = int(np.count_nonzero(allowed))
-        if few(among, len(allowed), limit):
+        if few(among, limit):
             return PlainSearch(self.matrix).nearest(query, allowed, limit)
         only = None if among == len(allowed) else allowed
         code, count = self.codes.query(query), limit + _FIRST

@@ -53,7 +53,7 @@ def test_every_row_is_in_a_list_and_nearly_all_in_the_nearest(matrix, search):
     assert np.mean(nearest == which[some]) > 0.9
 
 
-@pytest.mark.parametrize("share", [1.0, 0.3, 0.01])
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.04])
 def test_recall_is_what_is_promised(matrix, search, share):
     allowed = np.random.default_rng(6).random(ROWS) < share
     found, rows = 0, np.flatnonzero(allowed)

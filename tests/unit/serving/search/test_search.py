@@ -47,7 +47,6 @@ def assert_nearest(found, matrix, query, allowed, limit):
 def _few_are_many(monkeypatch):
     """Scan codes where so few rows would be gathered instead, and doubt the first answer."""
     monkeypatch.setattr(base, "_FEW_ROWS", 0)
-    monkeypatch.setattr(base, "_FEW_SHARE", 0)
     monkeypatch.setattr(exact, "_FIRST", 4)
 
 
@@ -136,7 +135,7 @@ def test_more_rows_than_the_setting_are_searched_in_lists(approximate):
 
 
 @pytest.mark.parametrize("limit", [10, 100])
-@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.3, 1.0])
 def test_recall_is_what_was_tuned_for(approximate, share, limit):
     allowed = np.random.default_rng(6).random(6000) < share
     hits = true = 0
@@ -197,6 +196,7 @@ def test_all_lists_give_the_exact_answer(approximate, threads, share):
 
 def test_where_few_rows_pass_the_answer_is_exact_and_no_list_is_chosen(approximate, monkeypatch):
     monkeypatch.delattr(Lists, "near")
+    monkeypatch.setattr(base, "_FEW_ROWS", 200)
     allowed = np.random.default_rng(9).random(6000) < 0.02
     for query in QUERIES:
         assert_nearest(approximate.nearest(query, allowed, 50), LARGE, query, allowed, 50)
