@@ -118,8 +118,8 @@ def measure(real: FloatArray, work: Path, queries: FloatArray) -> Measured:
     masks = {share: _mask(share) for share in _SHARES}
     warm, asked = queries[:_WARM_UP], queries[_WARM_UP:]
     cold = timed(search.nearest, warm[: len(asked)], masks[1.0], _LIMIT)
-    for mask in masks.values():
-        timed(search.nearest, warm, mask, _LIMIT)
+    for share, mask in masks.items():
+        timed(search.nearest, warm if share == 1 else warm[: len(asked)], mask, _LIMIT)
     found = {
         share: timed(search.nearest, asked, mask, _LIMIT, before=thread_time)
         for share, mask in masks.items()
@@ -229,9 +229,9 @@ def _protocol(real: FloatArray, made: Made) -> str:
         f"{_SIZE:,} vectors of width {real.shape[1]}, grown from the embeddings of {len(real):,} "
         f"real products as in the task `search`, {made.matrix.nbytes / _GIGABYTE:.1f} GB in "
         f"float32; an inverted file of {lists} lists, built by both cores. A process of its own "
-        f"maps both, answers {_WARM_UP:,} queries under each filter to warm up and then "
-        f"{_QUERIES} others, one after the other in one thread; none is in the index or was used "
-        "to build it. Recall is against float32 products with every row. Memory is the "
+        f"maps both, answers {_WARM_UP:,} queries to warm up ({_QUERIES} under each filter) and "
+        f"then {_QUERIES} others, one after the other in one thread; none is in the index or was "
+        "used to build it. Recall is against float32 products with every row. Memory is the "
         "process's resident set after all of them: its own, and the pages of the mapped files "
         "that it has touched, which processes of a machine share."
     )
