@@ -112,12 +112,13 @@ def _requests_of(connection: socket) -> Iterator[int]:
     data = bytearray()
     while block := connection.recv(_BLOCK):
         data += block
-        while (size := _request_size(data)) is not None and len(data) >= size:
+        while (size := request_size(data)) is not None and len(data) >= size:
             del data[:size]
             yield size
 
 
-def _request_size(data: bytearray) -> int | None:
+def request_size(data: bytearray) -> int | None:
+    """Return the size of the first request with its body; None before its head is complete."""
     head = data.find(_END)
     if head < 0:
         return None

@@ -10,8 +10,9 @@ import sys
 
 import uvloop
 
+from benchmarks.servers import request_size
+
 _END = b"\r\n\r\n"
-_LENGTH = b"content-length:"
 _ITEMS = 10
 
 
@@ -42,18 +43,9 @@ class _Stub(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        while (size := _request_size(self._data)) is not None and len(self._data) >= size:
+        while (size := request_size(self._data)) is not None and len(self._data) >= size:
             del self._data[:size]
             self._transport.write(self._reply)  # type: ignore[attr-defined]
-
-
-def _request_size(data: bytearray) -> int | None:
-    head = data.find(_END)
-    if head < 0:
-        return None
-    lines = bytes(data[:head]).lower().split(b"\r\n")
-    length = next((int(line[len(_LENGTH) :]) for line in lines if line.startswith(_LENGTH)), 0)
-    return head + len(_END) + length
 
 
 async def serve(port: int) -> None:

@@ -31,7 +31,6 @@ ALL = "Chinese titles, span F1"
 UNSEEN = "Chinese titles that are not among the training titles, span F1"
 LABELS = {"HCCX": "product", "HPPX": "brand", "XH": "model", "MISC": "other"}
 _TAGGER = "CRF"
-_SETS = {ALL: False, UNSEEN: True}
 
 
 class SpanScore(NamedTuple):
@@ -94,31 +93,42 @@ def measure_chinese(context: TransferContext) -> ChineseResult:
     train, test = _titles(context)
     known = {tagged.title for tagged in train}
     gazetteer = Gazetteer.learn(train)
-    baselines: dict[str, Tag] = {
-        "longest name known": lambda title: _longest(gazetteer, title, 0.0),
-        "longest name that is mostly one": lambda title: _longest(gazetteer, title, 0.5),
+    methods: dict[str, list[Tag]] = {
+        "longest name known": [partial(_longest, gazetteer, least_share=0.0)],
+        "longest name that is mostly one": [partial(_longest, gazetteer, least_share=0.5)],
+        _TAGGER: [partial(_tagged, train_tagger(train, seed)) for seed in context.seeds],
     }
-    trained = [train_tagger(train, seed) for seed in context.seeds]
-    taggers: list[Tag] = [partial(_tagged, tagger) for tagger in trained]
-    rows: list[Row] = []
-    for measure, unseen in _SETS.items():
-        titles = [tagged for tagged in test if not (unseen and tagged.title in known)]
-        if not titles:
-            continue
-        for name, tag in baselines.items():
-            f1 = _scores(tag, titles)[""].f1
-            rows.append(Row(measure, name, [f1] * len(context.seeds), baseline=True))
-        rows.append(Row(measure, _TAGGER, [_scores(tag, titles)[""].f1 for tag in taggers]))
+
+    def scores(titles: Sequence[TaggedTitle]) -> dict[str, list[Scores]]:
+        return {name: [_scores(tag, titles) for tag in tags] for name, tags in methods.items()}
+
+    every = scores(test)
+    rows = _f1_rows(ALL, every, len(context.seeds))
+    if unseen := [tagged for tagged in test if tagged.title not in known]:
+        rows += _f1_rows(UNSEEN, scores(unseen), len(context.seeds))
+    for label, word in LABELS.items():
+        measure = f"Chinese titles, span F1: {word} ({label})"
+        rows += _f1_rows(measure, every, len(context.seeds), label)
     return ChineseResult(
-        rows=[*rows, *_by_label(baselines, taggers, test)],
-        by_type={
-            **{name: _scores(tag, test) for name, tag in baselines.items()},
-            _TAGGER: _scores(taggers[0], test),
-        },
+        rows=rows,
+        by_type={name: found[0] for name, found in every.items()},
         trained_on=len(train),
         tested_on=len(test),
-        seen=sum(tagged.title in known for tagged in test),
+        seen=len(test) - len(unseen),
     )
+
+
+def _f1_rows(
+    measure: str, scores: Mapping[str, Sequence[Scores]], seeds: int, label: str = ""
+) -> list[Row]:
+    """Return a row per method; one without seeds has the same value for each."""
+    none = SpanScore(0, 0, 0)
+    rows = []
+    for name, found in scores.items():
+        values = [one.get(label, none).f1 for one in found]
+        is_baseline = name != _TAGGER
+        rows.append(Row(measure, name, values * seeds if is_baseline else values, is_baseline))
+    return rows
 
 
 def _titles(context: TransferContext) -> tuple[list[TaggedTitle], list[TaggedTitle]]:
@@ -130,7 +140,7 @@ def _titles(context: TransferContext) -> tuple[list[TaggedTitle], list[TaggedTit
     return [*train, *dev], [tagged for path in kept for tagged in read_tagged(path)]
 
 
-def _longest(gazetteer: Gazetteer, title: str, least_share: float) -> list[Span]:
+def _longest(gazetteer: Gazetteer, title: str, *, least_share: float) -> list[Span]:
     return [Span(*match[:3]) for match in gazetteer.longest_matches(title, least_share)]
 
 
@@ -140,22 +150,6 @@ def _tagged(tagger: TitleTagger, title: str) -> list[Span]:
 
 def _scores(tag: Tag, titles: Sequence[TaggedTitle]) -> Scores:
     return span_scores([tag(item.title) for item in titles], [item.spans for item in titles])
-
-
-def _by_label(
-    baselines: Mapping[str, Tag], taggers: Sequence[Tag], test: Sequence[TaggedTitle]
-) -> list[Row]:
-    looked_up = {name: _scores(tag, test) for name, tag in baselines.items()}
-    tagged = [_scores(tag, test) for tag in taggers]
-    rows: list[Row] = []
-    for label, word in LABELS.items():
-        measure = f"Chinese titles, span F1: {word} ({label})"
-        none = SpanScore(0, 0, 0)
-        for name, scores in looked_up.items():
-            values = [scores.get(label, none).f1] * len(taggers)
-            rows.append(Row(measure, name, values, baseline=True))
-        rows.append(Row(measure, _TAGGER, [scores.get(label, none).f1 for scores in tagged]))
-    return rows
 
 
 COLOR, TYPE = "fashion, colour from the title", "fashion, type from the title"
