@@ -102,6 +102,13 @@ CATALOGUES = (2_000, 20_000, 100_000)
 _REQUESTS = 64
 _TOLERANCE = 2e-3
 
+_OVER = {
+    "candidates": "candidates, one request",
+    "batches": "requests in a batch, 500 candidates",
+    "catalogues": "products in the index, 500 candidates",
+    "whole": "products in the index, none named",
+}
+"""Key of what is measured in process, and its title."""
 Times = dict[str, float]
 """``p50`` and ``p99`` of one request in ms."""
 
@@ -244,12 +251,7 @@ def run(context: ServeContext) -> TaskResult:
         served = run_rounds(turns, context.rounds, context.console)
     figure = context.figures / "recommender.png"
     draw_lines(
-        {
-            "candidates, one request": _line(found["candidates"], CANDIDATES),
-            "requests in a batch, 500 candidates": _line(found["batches"], BATCHES),
-            "products in the index, 500 candidates": _line(found["catalogues"], CATALOGUES),
-            "products in the index, none named": _line(found["whole"], CATALOGUES),
-        },
+        {title: _lines(found[name]) for name, title in _OVER.items()},
         figure,
         xlabel="",
         ylabel="ms per request",
@@ -350,20 +352,14 @@ def _check_served(endpoint: Endpoint, questions: Sequence[_Question]) -> None:
                 )
 
 
-def _line(times: dict[int, dict[str, float]], points: Sequence[int]) -> dict[str, Line]:
-    return {name: Line(points, [times[at][name] for at in points]) for name in ("p50", "p99")}
+def _lines(times: dict[int, Times]) -> dict[str, Line]:
+    return {name: Line([*times], [one[name] for one in times.values()]) for name in ("p50", "p99")}
 
 
-def _in_process_table(found: dict[str, dict[int, dict[str, float]]]) -> str:
-    words = {
-        "candidates": "candidates, one request",
-        "batches": "requests in a batch, 500 candidates",
-        "catalogues": "products in the index, 500 candidates",
-        "whole": "products in the index, none named",
-    }
+def _in_process_table(found: dict[str, dict[int, Times]]) -> str:
     rows = [
         (title if place == 0 else "", f"{at:,}", f"{times['p50']:.2f}", f"{times['p99']:.2f}")
-        for key, title in words.items()
+        for key, title in _OVER.items()
         for place, (at, times) in enumerate(found[key].items())
     ]
     return markdown_table(("in process, over", "", "p50 ms per request", "p99 ms"), "lrrr", rows)

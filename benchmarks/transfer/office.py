@@ -66,7 +66,6 @@ def run(context: TransferContext) -> TaskResult:
         "": (plain, METHODS),
         _VIEWED: (_viewed(context, catalog, plain), _VIEW_METHODS),
     }
-    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     pairs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     for (suffix, (features, runs)), (ours, theirs) in product(inputs.items(), permutations(of, 2)):
@@ -78,18 +77,13 @@ def run(context: TransferContext) -> TaskResult:
             found = context.measured(f"office-{ours}-{theirs}{suffix}", seed, measure)
             for name in (_PROBE, *map(method_name, runs)):
                 accuracy = found[name]
-                values[name + suffix][seed].append(accuracy)
                 pairs[name + suffix][pair].append(accuracy)
         context.console.print(f"  {pair}{suffix}: {accuracy:.1%} ({name})")
 
-    means = {
-        name: [sum(accuracies) / len(accuracies) for accuracies in by_seed.values()]
-        for name, by_seed in values.items()
-    }
-    rows = [
-        Row(_MEASURE, name, found, baseline=name.startswith("source only"))
-        for name, found in means.items()
-    ]
+    rows = []
+    for name, by_pair in pairs.items():
+        means = [sum(seed) / len(seed) for seed in zip(*by_pair.values(), strict=True)]
+        rows.append(Row(_MEASURE, name, means, baseline=name.startswith("source only")))
     table = {
         name: {pair: sum(found) / len(found) for pair, found in by_pair.items()}
         for name, by_pair in pairs.items()
