@@ -4,7 +4,6 @@ It finds the fastest precision of the encoder while float32 is served, and lets 
 """
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from newshelf.pipeline.serve import SearchPlan, has_shelf
 from newshelf.pipeline.stages import Jobs, archive_paths, bring_up_to_date, plan_stages
 from newshelf.rollout.versions import FIRST, MODEL, TorchServeVersions
 from newshelf.server.client import Client
+from newshelf.server.process import give_way
 from newshelf.server.program import run_program
 from newshelf.server.state import read_state
 from newshelf.server.torchserve import archives, keep_loading
@@ -149,7 +149,7 @@ def _loaded(client: Client) -> set[str]:
 
 def _work(plan: SearchPlan) -> None:
     # Requests come first.
-    os.nice(10)
+    give_way(10)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         switch = Switch(plan, search(plan, make_jobs(console), console))

@@ -81,6 +81,17 @@ def start_session(
     return ref
 
 
+def give_way(nice: int) -> None:
+    """Let other processes have the cores first, as by ``nice``.
+
+    The kernel may weigh sessions instead of processes, and the niceness of a process only against
+    others of its session (man 7 sched, "The autogroup feature").
+    """
+    os.nice(nice)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(f"{nice}\n", encoding="ascii")
+
+
 class ProgramPlan(BaseModel):
     """Plan file of a program of Newshelf."""
 

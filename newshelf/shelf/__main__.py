@@ -9,6 +9,7 @@ import uuid
 from filelock import FileLock, Timeout
 
 from newshelf.errors import ServerError
+from newshelf.server.process import give_way
 from newshelf.server.program import ShelfPlan, run_program, until_signalled
 from newshelf.shelf.follow import Follower
 from newshelf.shelf.words import WORDS_FOLDER, keep_words
@@ -24,7 +25,7 @@ _LOCK_S = 10.0
 def run_shelf(plan: ShelfPlan) -> None:
     """Follow the store's changes until SIGTERM or SIGINT."""
     ended = until_signalled()
-    os.nice(_NICE)
+    give_way(_NICE)
     sys.setswitchinterval(_SWITCH_S)
     plan.folder.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()

@@ -146,3 +146,19 @@ def test_the_reason_names_exit_code_or_signal(tmp_path: Path, code: str, reason:
     while is_running(ref):
         time.sleep(0.01)
     assert exit_reason(ref) == reason
+
+
+GIVES_WAY = """
+import os
+from pathlib import Path
+from newshelf.server.process import give_way
+give_way(7)
+group = Path("/proc/self/autogroup")
+print(os.nice(0), group.read_text().split()[-1] if group.exists() else 7)
+"""
+
+
+def test_a_process_gives_way_to_those_of_other_sessions() -> None:
+    command = [sys.executable, "-c", GIVES_WAY]
+    printed = subprocess.check_output(command, start_new_session=True, text=True)
+    assert printed.split() == ["7", "7"]
