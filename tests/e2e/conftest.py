@@ -32,6 +32,9 @@ SETTINGS = """
 enabled = "always"
 views = true
 
+[gateway.console]
+enabled = "always"
+
 [finetune]
 epochs = 2
 

@@ -1,6 +1,7 @@
 """The shop window in a browser, before a real model: what a visitor does changes what is shown."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from playwright.sync_api import (
 
 from newshelf.catalog.catalog import Catalog
 from newshelf.pipeline.serve import Served
-from newshelf.pipeline.workspace import ROOT
+from newshelf.pipeline.workspace import ROOT, Workspace
 from tests.e2e.browsers import MOST_BYTES, PATIENT_MS, check_accessible, chromium, watched_page
 
 PAINTED = """() => new Promise(painted => new PerformanceObserver(
@@ -40,12 +41,12 @@ def page(browser: Browser, server: Served) -> Iterator[Page]:
         yield opened
 
 
-def until(shown: Locator, act: Callable[[], object]) -> None:
+def until(shown: Locator, act: Callable[[], object], *, patient_ms: int = 5_000) -> None:
     """Do something until a model answers: on a busy machine, the fallback may."""
-    for _ in range(12):
+    for _ in range(PATIENT_MS // patient_ms):
         act()
         with suppress(TimeoutError):
-            shown.first.wait_for(timeout=5_000)
+            shown.first.wait_for(timeout=patient_ms)
             return
     expect(shown.first).to_be_visible()
 
@@ -110,6 +111,28 @@ def test_a_picture_is_dropped_and_the_feed_goes_on(page: Page, catalog: Catalog)
     found = page.locator("main", has=heading).locator(".card")
     until(found, lambda: dropped.set_input_files(Path(picture)))
     check_accessible(page)
+
+
+def test_what_is_added_in_the_console_is_found_in_the_shop(
+    page: Page, workspace: Workspace
+) -> None:
+    page.goto("/console")
+    key = (workspace.gateway / "local.key").read_text().strip()
+    page.get_by_label("A key with the scope admin").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("link", name="Shelf", exact=True).click()
+    page.get_by_label("Id", exact=True).fill("quokka")
+    page.get_by_label("Title", exact=True).fill("Quokka lantern")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Quokka lantern")
+    added_s = time.monotonic()
+    page.goto("/shop/search?q=quokka")
+    until(page.locator(".card", has_text="Quokka lantern"), page.reload, patient_ms=250)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    measured = {"from the console to the shop, s": time.monotonic() - added_s}
+    (KEPT / "console-to-shop.json").write_text(json.dumps(measured))
+    removed = page.request.delete("/v1/items/quokka", headers={"Authorization": f"Bearer {key}"})
+    assert removed.ok
 
 
 def test_keyboard_language_and_views(page: Page) -> None:
