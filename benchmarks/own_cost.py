@@ -59,7 +59,6 @@ class Delivered:
         sent = sum(decoded(part.latency).total_count for part in record.load)
         self.intended_per_s = sum(part.intended for part in record.load) / record.seconds
         self.answered_per_s = sent / record.seconds
-        self.late_share = sum(part.late for part in record.load) / max(1, lateness.total_count)
         self.lateness_ms = {
             percent: lateness.get_value_at_percentile(percent) / _US_PER_MS
             for percent in (50.0, 99.0)

@@ -18,6 +18,7 @@ from benchmarks.report import markdown_table
 from benchmarks.rollout.latencies import LEVEL, simulate_samples, simulate_shadow
 from benchmarks.rollout.mismatch import simulate_mismatches
 from benchmarks.rollout.worlds import LOOK, VISITS, WORLDS, Floats, looks, shoppers
+from benchmarks.store.writer import click
 from newshelf.pipeline.workspace import ROOT
 from newshelf.rollout.controller import observe_rollout
 from newshelf.rollout.decide import decide, next_state
@@ -26,7 +27,6 @@ from newshelf.rollout.plan import Plan, RolloutState, load_plan
 from newshelf.store.records import (
     ExposedItem,
     Exposure,
-    Feedback,
     Observation,
     UnitTotals,
     VariantHealth,
@@ -166,7 +166,7 @@ def unheard(_rollouts: int) -> Iterator[DecisionCase]:
     began = _AT - timedelta(seconds=plan.ramp[0].min_seconds + 1)
     with TemporaryDirectory() as folder, EventStore.open(f"sqlite:///{folder}/events.db") as store:
         answers = [_answer(number, began) for number in range(40_000)]
-        clicks = [_click(one) for one in answers if one.variant == "default"]
+        clicks = [click(one) for one in answers if one.variant == "default"]
         for start in range(0, len(answers), 1000):
             store.write(WriteBatch(exposures=answers[start : start + 1000]))
             store.write(WriteBatch(feedback=clicks[start : start + 1000]))
@@ -201,16 +201,6 @@ def _answer(number: int, began: datetime) -> Exposure:
         index_version="1",
         latency_ms=20.0,
         items=items,
-    )
-
-
-def _click(answer: Exposure) -> Feedback:
-    return Feedback(
-        event_id=answer.request_id,
-        event_type="click",
-        item_id="item-1",
-        at=answer.at,
-        request_id=answer.request_id,
     )
 
 

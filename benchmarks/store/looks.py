@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.results import Goal, Row, TaskResult
 from benchmarks.store.command import StoreContext
 from benchmarks.store.postgres import Postgres
-from benchmarks.store.writer import made_answer
+from benchmarks.store.writer import click, made_answer
 from newshelf.store.aggregates import unit_totals, variant_health
-from newshelf.store.records import Exposure, Feedback
+from newshelf.store.records import Exposure
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
 
@@ -68,7 +68,7 @@ def _fill(store: EventStore, began: datetime) -> None:
             _placed(made_answer(chance), began + timedelta(seconds=number))
             for number in range(first, first + _GROUP)
         ]
-        clicks = [_click(answer) for answer in answers if chance.random() < _CLICKED]
+        clicks = [click(answer) for answer in answers if chance.random() < _CLICKED]
         store.write(WriteBatch(answers, clicks))
 
 
@@ -76,13 +76,3 @@ def _placed(answer: Exposure, at: datetime) -> Exposure:
     """Return the answer at another time, in the shopper's variant."""
     variant = "challenger" if int(answer.unit.rpartition("-")[2]) % 2 else "control"
     return answer.model_copy(update={"at": at, "variant": variant})
-
-
-def _click(answer: Exposure) -> Feedback:
-    return Feedback(
-        event_id=answer.request_id,
-        event_type="click",
-        item_id=answer.items[0].item_id,
-        at=answer.at,
-        request_id=answer.request_id,
-    )

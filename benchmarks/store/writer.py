@@ -15,7 +15,7 @@ import uvloop
 
 from newshelf.errors import Unavailable
 from newshelf.store.group_commit import GroupCommit
-from newshelf.store.records import ExposedItem, Exposure, FeedbackOutcome
+from newshelf.store.records import ExposedItem, Exposure, Feedback, FeedbackOutcome
 from newshelf.store.store import EventStore
 from newshelf.store.write import WriteBatch
 
@@ -135,6 +135,17 @@ def made_answer(chance: random.Random) -> Exposure:
         index_version="0123456789abcdef",
         latency_ms=12.5,
         items=items,
+    )
+
+
+def click(answer: Exposure) -> Feedback:
+    """Return a click on the first product of an answer."""
+    return Feedback(
+        event_id=answer.request_id,
+        event_type="click",
+        item_id=answer.items[0].item_id,
+        at=answer.at,
+        request_id=answer.request_id,
     )
 
 

@@ -17,7 +17,7 @@ from benchmarks.transfer.finetuned import finetuned, table_rows
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import ImageTowerSettings
 from newshelf.nn.spec import HeadName
-from newshelf.training.backbone import Backbone, build_backbone
+from newshelf.training.backbone import Backbone
 from newshelf.training.features import FeatureTable
 from newshelf.training.finetune import embed
 from newshelf.training.labels import HeadLabels, choose_categories, head_labels
@@ -45,15 +45,9 @@ def run(context: TransferContext) -> TaskResult:
     """Compare fine-tuning without and with the alignment of pictures and texts."""
     catalog = _one_per_title(context.catalog("fashion"))
     image = ImageTowerSettings(size=_SIZE)
-    settings = context.settings.model_copy(update={"image": image})
-    labels = head_labels(catalog, choose_categories(catalog, settings.finetune.source))
-    backbone = build_backbone(
-        catalog,
-        settings,
-        {head: label.classes for head, label in labels.items()},
-        context.work / "features" / catalog.name,
-        context.console,
-    )
+    context = replace(context, settings=context.settings.model_copy(update={"image": image}))
+    labels = head_labels(catalog, choose_categories(catalog, context.settings.finetune.source))
+    backbone = context.backbone(catalog, labels)
     measured = partial(_measured, context, backbone, labels)
     everything = torch.arange(len(backbone.table))
     _, others = _drawn(everything, context.seeds[0])

@@ -1,6 +1,6 @@
 """`./run bench transfer`: tasks, context and command."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from newshelf.catalog.catalog import Catalog, read_catalog
 from newshelf.cli.pipeline import settings_from
 from newshelf.config import Settings
 from newshelf.errors import SettingsError
+from newshelf.nn.spec import HeadName
 from newshelf.pipeline.workspace import ROOT
 from newshelf.training.backbone import Backbone, build_backbone, set_up_torch
+from newshelf.training.labels import HeadLabels
 
 TASKS: dict[str, str] = {
     "jewellery": "benchmarks.transfer.jewellery:run",
@@ -83,11 +85,13 @@ class TransferContext:
             return None
         return read_catalog(self.kept_back / name)
 
-    def backbone(self, catalog: Catalog) -> Backbone:
-        """Return the packaged towers and the catalogue's cached features from them."""
-        return build_backbone(
-            catalog, self.settings, {}, self.work / "features" / catalog.name, self.console
-        )
+    def backbone(
+        self, catalog: Catalog, labels: Mapping[HeadName, HeadLabels] | None = None
+    ) -> Backbone:
+        """Return the packaged towers, heads of ``labels``, and the catalogue's cached features."""
+        classes = {head: label.classes for head, label in (labels or {}).items()}
+        features = self.work / "features" / catalog.name
+        return build_backbone(catalog, self.settings, classes, features, self.console)
 
     def measured(self, task: str, seed: int, measure: Callable[[], Values]) -> Values:
         """Return the values of one seed, and keep them: a run that was interrupted resumes."""

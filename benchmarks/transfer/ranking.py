@@ -16,7 +16,6 @@ from newshelf.evaluation.baselines import Ease, default_baselines
 from newshelf.evaluation.evaluate import evaluate
 from newshelf.evaluation.types import BoolArray, FloatArray, IntArray, Ranker, Split
 from newshelf.nn.spec import FusionKind
-from newshelf.training.backbone import build_backbone
 from newshelf.training.finetune import embed, train_source
 from newshelf.training.labels import choose_categories, head_labels
 from newshelf.training.ranking import BlendRanker, Ranking, train_ranking
@@ -103,13 +102,7 @@ def embedded(context: TransferContext, catalog: Catalog, seed: int) -> tuple[Ten
     """
     labels = head_labels(catalog, choose_categories(catalog, "auto"))
     settings = context.settings.model_copy(update={"seed": seed})
-    backbone = build_backbone(
-        catalog,
-        settings,
-        {head: label.classes for head, label in labels.items()},
-        context.work / "features" / catalog.name,
-        context.console,
-    )
+    backbone = replace(context, settings=settings).backbone(catalog, labels)
     train_source(
         backbone.encoder,
         backbone.table,
