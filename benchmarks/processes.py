@@ -43,7 +43,7 @@ def run_module(
     )
     if done.returncode != 0:
         said = done.stderr.strip()[-_SHOWN:]
-        raise BenchmarkError(f"{' '.join((module, *words))} failed: {said}")
+        raise BenchmarkError(f"{module} failed: {said}")
     return done.stdout
 
 
