@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import uvicorn
 
 from newshelf.config import GatewaySettings
+from newshelf.gateway import record
 from newshelf.gateway.app import make_worker
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import SCOPES, KeyFile
@@ -91,7 +93,10 @@ def starting(plan: GatewayPlan) -> Iterator[StartGateway]:
             store = stack.enter_context(EventStore.open(plan.store_url))
             for split in splits:
                 store.rollouts.create(split.rollout, "{}", "{}", split)
-            url = stack.enter_context(_serving(changed))
+            # A disk of a busy machine may stand still for seconds, after which answers are refused.
+            wait_s = 30.0 if changed.spool is None else record._WAIT_S
+            with patch.object(record, "_WAIT_S", wait_s):
+                url = stack.enter_context(_serving(changed))
             http = stack.enter_context(
                 httpx.Client(
                     base_url=url,
