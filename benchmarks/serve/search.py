@@ -229,11 +229,11 @@ def streaming(path: Path) -> Iterator[Callable[[], float]]:
 
 
 _SIZES = (10_000, 100_000, 1_000_000)
-_LIMIT = 100
+LIMIT = 100
 _THREADS = 2
 """Threads of an exact search; an approximate one uses one."""
-_SHARES = (1.0, 0.5, 0.1, 0.01)
-_QUERIES = 200
+SHARES = (1.0, 0.5, 0.1, 0.01)
+QUERIES = 200
 _EXACT_QUERIES = 20
 _SEED = 21
 _MS_GOAL, _RECALL_GOAL, _LIMIT_GOAL = 5.0, 0.95, 1.5
@@ -247,14 +247,14 @@ def run(context: ServeContext) -> TaskResult:
     """Grow vectors from an encoder's embeddings, build searches, time and check them."""
     model = make_model("lite0", context.work, context.catalog, context.console)
     real = map_tensors(model.workspace.export / "index" / "vectors.safetensors")["embeddings"]
-    queries = grown(real, _QUERIES, np.random.default_rng(_SEED))
+    queries = grown(real, QUERIES, np.random.default_rng(_SEED))
     context.console.print(
         f"growing {_SIZES[-1]:,} vectors and building their search …", markup=False
     )
     made = [make(real, size, context.work / "search") for size in _SIZES]
     largest = made[-1]
     ratios, exact_cells = _exact(largest, queries[:_EXACT_QUERIES], context.rounds)
-    filtered = {share: _ann(largest, queries, share) for share in _SHARES}
+    filtered = {share: _ann(largest, queries, share) for share in SHARES}
     found, found_share = filtered[1.0]
     curve = [_curve_point(one, queries) for one in made]
     figure = context.figures / "search.png"
@@ -294,12 +294,12 @@ def _exact(made: Made, queries: FloatArray, rounds: int) -> tuple[list[float], s
     search = _opened(made)
     ask = partial(search.exact, threads=_THREADS)
     allowed = np.ones(len(made.matrix), dtype=np.bool_)
-    true = truth(made.matrix, queries, allowed, _LIMIT)
+    true = truth(made.matrix, queries, allowed, LIMIT)
     ratios, times, limits = [], [], []
     with streaming(codes_path(made)) as read:
         for _ in range(rounds):
             # In turns, so that other use of the memory disturbs both alike.
-            found = timed(ask, queries, allowed, _LIMIT, before=read)
+            found = timed(ask, queries, allowed, LIMIT, before=read)
             _require_equal(made.matrix, queries, found, true)
             limits.append(float(np.median(found.before)))
             times.append(found.percentile(50))
@@ -327,15 +327,15 @@ def _ann(made: Made, queries: FloatArray, share: float) -> tuple[Timed, float]:
     search = _opened(made)
     rng = np.random.default_rng(_SEED)
     allowed = rng.random(len(made.matrix)) < share
-    found = timed(search.nearest, queries, allowed, _LIMIT)
-    return found, recall(found.answers, truth(made.matrix, queries, allowed, _LIMIT))
+    found = timed(search.nearest, queries, allowed, LIMIT)
+    return found, recall(found.answers, truth(made.matrix, queries, allowed, LIMIT))
 
 
 def _curve_point(made: Made, queries: FloatArray) -> Timed:
     allowed = np.ones(len(made.matrix), dtype=np.bool_)
     search = made.open()
-    found = timed(search.nearest, queries, allowed, _LIMIT)
-    if recall(found.answers, truth(made.matrix, queries, allowed, _LIMIT)) < _RECALL_GOAL:
+    found = timed(search.nearest, queries, allowed, LIMIT)
+    if recall(found.answers, truth(made.matrix, queries, allowed, LIMIT)) < _RECALL_GOAL:
         raise AssertionError(f"{len(made.matrix)} products: the answers are wrong")
     return found
 
@@ -380,8 +380,8 @@ def _protocol(real: FloatArray, made: Made) -> str:
         f"{_SIZES[-1]:,} vectors of width {real.shape[1]}, grown from the embeddings of "
         f"{len(real):,} real products: each lies between one and one of its 20 nearest, with "
         "noise of half its length and the catalogue's covariance. "
-        f"{_QUERIES} queries from the same distribution, none of them in the index, asked one "
-        f"after the other for their nearest {_LIMIT}; exact by {_THREADS} threads, approximate by "
+        f"{QUERIES} queries from the same distribution, none of them in the index, asked one "
+        f"after the other for their nearest {LIMIT}; exact by {_THREADS} threads, approximate by "
         "one, NumPy's products by one. The limit is the time in which one or two threads (the "
         "faster counts) read the same file once, measured in turn with the searches; medians of "
         "both. Approximate: an inverted file of "

@@ -15,6 +15,9 @@ from benchmarks.results import BenchmarkError, Goal, Row, TaskResult
 from benchmarks.serve.command import ServeContext
 from benchmarks.serve.models import make_model
 from benchmarks.serve.search import (
+    LIMIT,
+    QUERIES,
+    SHARES,
     FloatArray,
     IntArray,
     Made,
@@ -29,15 +32,12 @@ from newshelf.serving.index import map_tensors
 from newshelf.serving.search.base import best_rows
 
 _SIZE = 10_000_000
-_LIMIT = 100
-_SHARES = (1.0, 0.5, 0.1, 0.01)
-_QUERIES = 200
 _WARM_UP = 1000
 _SEED = 22
 _BLOCK = 262_144
 _GIGABYTE = 1e9
 _MS_GOAL, _RECALL_GOAL, _MEMORY_GOAL = 15.0, 0.95, 20.0
-_NAME = f"top {_LIMIT} of {_SIZE:,}"
+_NAME = f"top {LIMIT} of {_SIZE:,}"
 _P50, _P99 = f"{_NAME}: p50, ms", f"{_NAME}: p99, ms"
 _RECALL, _FILTERED = f"{_NAME}: recall", f"{_NAME}: lowest recall under a filter"
 _ANONYMOUS, _TOTAL = "memory after the queries, without files, GB", "memory after the queries, GB"
@@ -65,16 +65,16 @@ def run(context: ServeContext) -> TaskResult:
     """
     model = make_model("lite0", context.work, context.catalog, context.console)
     real = map_tensors(model.workspace.export / "index" / "vectors.safetensors")["embeddings"]
-    drawn = grown(real, _WARM_UP + _QUERIES, np.random.default_rng(_SEED))
+    drawn = grown(real, _WARM_UP + QUERIES, np.random.default_rng(_SEED))
     context.console.print(f"growing {_SIZE:,} vectors and building their search …", markup=False)
     work = context.work / "search"
     made = make(real, _SIZE, work)
     # Another process has touched no page but those of its queries.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         measured = pool.submit(measure, np.array(real), work, drawn).result()
-    masks = {share: _mask(share) for share in _SHARES}
-    true = nearest(made.matrix, drawn[_WARM_UP:], masks, _LIMIT)
-    shares = {share: recall(measured.found[share].answers, true[share]) for share in _SHARES}
+    masks = {share: _mask(share) for share in SHARES}
+    true = nearest(made.matrix, drawn[_WARM_UP:], masks, LIMIT)
+    shares = {share: recall(measured.found[share].answers, true[share]) for share in SHARES}
     found = measured.found[1.0]
     return TaskResult(
         task="search-10m",
@@ -84,7 +84,7 @@ def run(context: ServeContext) -> TaskResult:
             Row(_P50, "Newshelf", [found.percentile(50)]),
             Row(_P99, "Newshelf", [found.percentile(99)]),
             Row(_RECALL, "Newshelf", [shares[1.0]]),
-            Row(_FILTERED, "Newshelf", [min(shares[share] for share in _SHARES[1:])]),
+            Row(_FILTERED, "Newshelf", [min(shares[share] for share in SHARES[1:])]),
             Row(_TOTAL, "Newshelf", [measured.total / _GIGABYTE]),
             Row(_ANONYMOUS, "Newshelf", [measured.anonymous / _GIGABYTE]),
             Row(_BUILT, "Newshelf", [made.build_s / 60]),
@@ -115,13 +115,13 @@ def measure(real: FloatArray, work: Path, queries: FloatArray) -> Measured:
         queries: ``(_WARM_UP + Q, D)``; only the last are timed.
     """
     search = make(real, _SIZE, work).open()
-    masks = {share: _mask(share) for share in _SHARES}
+    masks = {share: _mask(share) for share in SHARES}
     warm, asked = queries[:_WARM_UP], queries[_WARM_UP:]
-    cold = timed(search.nearest, warm[: len(asked)], masks[1.0], _LIMIT)
+    cold = timed(search.nearest, warm[: len(asked)], masks[1.0], LIMIT)
     for share, mask in masks.items():
-        timed(search.nearest, warm if share == 1 else warm[: len(asked)], mask, _LIMIT)
+        timed(search.nearest, warm if share == 1 else warm[: len(asked)], mask, LIMIT)
     found = {
-        share: timed(search.nearest, asked, mask, _LIMIT, before=thread_time)
+        share: timed(search.nearest, asked, mask, LIMIT, before=thread_time)
         for share, mask in masks.items()
     }
     return Measured(cold, found, *_own_bytes())
@@ -186,12 +186,12 @@ def slowest(ms: Sequence[float], shards: int, rng: np.random.Generator) -> Float
 
 def merge_ms(shards: int, rng: np.random.Generator) -> float:
     """Return the median time to find the best of what the shards have answered."""
-    scores = rng.random((shards, _LIMIT), dtype=np.float32)
+    scores = rng.random((shards, LIMIT), dtype=np.float32)
     times = []
     for _ in range(_MERGES):
         start = perf_counter()
         together = np.concatenate(list(scores))
-        best_rows(np.arange(len(together)), together, _LIMIT)
+        best_rows(np.arange(len(together)), together, LIMIT)
         times.append((perf_counter() - start) * 1e3)
     return float(np.median(times))
 
@@ -229,8 +229,8 @@ def _protocol(real: FloatArray, made: Made) -> str:
         f"{_SIZE:,} vectors of width {real.shape[1]}, grown from the embeddings of {len(real):,} "
         f"real products as in the task `search`, {made.matrix.nbytes / _GIGABYTE:.1f} GB in "
         f"float32; an inverted file of {lists} lists, built by both cores. A process of its own "
-        f"maps both, answers {_WARM_UP:,} queries to warm up ({_QUERIES} under each filter) and "
-        f"then {_QUERIES} others, one after the other in one thread; none is in the index or was "
+        f"maps both, answers {_WARM_UP:,} queries to warm up ({QUERIES} under each filter) and "
+        f"then {QUERIES} others, one after the other in one thread; none is in the index or was "
         "used to build it. Recall is against float32 products with every row. Memory is the "
         "process's resident set after all of them: its own, and the pages of the mapped files "
         "that it has touched, which processes of a machine share."

@@ -1,4 +1,4 @@
-"""A matrix whose lists are so many that a row is compared with a part of their centroids."""
+"""The search of a matrix with so many lists that rows are compared with some centroids only."""
 
 import numpy as np
 import pytest
