@@ -200,15 +200,19 @@ class _Store:
         chunks = [missing[start : start + size] for start in range(0, len(missing), size)]
         label = f"features of {len(missing)} {label}"
         saved = time.monotonic()
-        with ThreadPoolExecutor(min(threads, _BATCH), "", torch.set_num_threads, (1,)) as pool:
+        pool = ThreadPoolExecutor(min(threads, _BATCH), "", torch.set_num_threads, (1,))
+        try:
             made = pool.map(compute, chunks)
             for found in track(made, label, len(chunks), console=console):
                 rows |= found
                 if time.monotonic() - saved > _SAVE_EVERY_S:
                     self._write(rows)
                     saved = time.monotonic()
-        # The pool's number became that of all threads.
-        torch.set_num_threads(threads)
+        finally:
+            # Also when interrupted, after which what waits is not computed.
+            pool.shutdown(cancel_futures=True)
+            # The pool's number became that of all threads.
+            torch.set_num_threads(threads)
         self._write({key: rows[key] for key in keys if key in rows})
         return rows
 

@@ -1,6 +1,8 @@
 """The frozen towers' features: right, and computed once."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -259,3 +261,20 @@ def test_a_text_that_cannot_be_read_is_absent(write_catalog, tmp_path, table_of)
     assert table.text_present.tolist() == [row not in (2, 5) for row in range(8)]
     assert not table.text[[2, 5]].any()
     assert texts == 6
+
+
+def test_an_interrupted_run_computes_no_more_and_leaves_torchs_threads(tmp_path, said) -> None:
+    torch.set_num_threads(2)
+    computed = []
+
+    def compute(keys):
+        computed.extend(keys)
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    store = features._Store(tmp_path, "tower")
+    with pytest.raises(KeyboardInterrupt):
+        store.fill([str(number) for number in range(20_000)], compute, "texts", said.console)
+    assert len(computed) < 20_000
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == 2
