@@ -289,8 +289,7 @@ class Pen:
 
     def _place(self, path: Path, edge: int = _EDGE) -> list[float]:
         placed = (points(path) @ self._linear.T + self._origin) * (edge / 100)
-        flat: list[float] = placed.ravel().tolist()
-        return flat
+        return placed.ravel().tolist()
 
     def finished(self) -> Image.Image:
         """Return the picture, ``SIZE`` × ``SIZE`` RGB."""

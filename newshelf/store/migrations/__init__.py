@@ -1,1 +1,0 @@
-"""Alembic's scripts; ``newshelf.store.database`` runs them."""
