@@ -20,7 +20,7 @@ from benchmarks.shelf.command import ShelfContext
 from export.embeddings import CatalogEncoder, encode_by_ray
 from newshelf.catalog.catalog import read_catalog
 from newshelf.pipeline.merged_catalog import catalog_items
-from newshelf.pipeline.serve import served_archives
+from newshelf.pipeline.serve import served_recommender
 from newshelf.pipeline.workspace import ROOT, open_workspace
 from newshelf.rollout.versions import ARCHIVES, unpack
 from newshelf.store.items import ItemWrite, StoredItem, seeded_item
@@ -33,9 +33,7 @@ _BUSY, _CLOCK = "products per second of processor time", "products per second by
 def run(context: ShelfContext) -> TaskResult:
     """Measure the archive of the drawn sample's workspace, on its products."""
     workspace = open_workspace(None)
-    packed = served_archives(workspace, context.console).get("recommender")
-    if packed is None:
-        raise BenchmarkError(f"{workspace.root} has no archive: ./run archive makes it")
+    packed = served_recommender(workspace, context.console)
     archive = unpack(packed, workspace.shelf / ARCHIVES / packed.stem.partition("-")[2])
     table, starts = RowBuilder(), dict[str, list[float]]()
     for _ in range(context.rounds):

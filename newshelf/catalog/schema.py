@@ -142,9 +142,9 @@ ENCODABLE = {
 """A product that every encoder can encode, for readiness checks."""
 
 
-def category_levels(product_type: str | None) -> tuple[str, ...]:
-    """Return the levels: ``"Home > Beds"`` → ``("Home", "Beds")``."""
-    if not product_type:
+def category_levels(product_type: object) -> tuple[str, ...]:
+    """Return the levels: ``"Home > Beds"`` → ``("Home", "Beds")``; none of an absent cell."""
+    if not isinstance(product_type, str):
         return ()
     return tuple(level for part in product_type.split(">") if (level := part.strip()))
 

@@ -332,14 +332,12 @@ def embed(
     from export.embeddings import CatalogEncoder, encode_by_ray
     from newshelf.catalog.catalog import read_catalog
     from newshelf.pipeline.merged_catalog import catalog_items
-    from newshelf.pipeline.serve import served_archives
+    from newshelf.pipeline.serve import served_recommender
     from newshelf.rollout.versions import ARCHIVES, unpack
     from newshelf.store.items import seeded_item
 
     console, opened = make_console(), open_workspace(catalog, override=workspace)
-    packed = served_archives(opened, console).get("recommender")
-    if packed is None:
-        raise SetupError(f"{opened.root} has no archive: ./run archive makes it")
+    packed = served_recommender(opened, console)
     archive = unpack(packed, opened.shelf / ARCHIVES / packed.stem.partition("-")[2])
     out = (output or opened.root / "embeddings").absolute()
     read = read_catalog(opened.catalog)

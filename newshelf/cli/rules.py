@@ -165,13 +165,10 @@ def rules_for(recommender: "RecommenderPredictor", file: Path) -> "RuleSet":
 @contextmanager
 def _served(workspace: Workspace) -> Iterator["RecommenderPredictor"]:
     """Load the archive that is served, or would be, with the products of now."""
-    from newshelf.pipeline.serve import served_archives
+    from newshelf.pipeline.serve import served_recommender
     from newshelf.serving.shelf_reader import ShelfReader
 
-    archive = served_archives(workspace, make_console()).get("recommender")
-    if archive is None:
-        raise SetupError(f"{workspace.root} has no archives yet; ./run archive makes them")
-    with open_recommender(archive) as recommender:
+    with open_recommender(served_recommender(workspace, make_console())) as recommender:
         version = recommender.index.manifest.encoder_version
         shelf = ShelfReader(workspace.shelf / version, recommender.live)
         shelf.read()

@@ -32,7 +32,6 @@ from newshelf.server.state import ServerState
 
 if TYPE_CHECKING:
     from newshelf.gateway.keys import KeyFile
-    from newshelf.pipeline.serve import Demo
 
 
 def serve(
@@ -78,8 +77,11 @@ def serve(
     )
     keeps_running = False
     try:
-        show_recommendation(console, served.answer, served.demo.titles, _heading(served.demo))
-        show_next_steps(console, served.state, served.demo, first_key(opened))
+        demo = served.demo
+        names = ", ".join(demo.titles.get(identity, identity) for identity in demo.history)
+        heading = f"For {demo.owner}, who has {names}:"
+        show_recommendation(console, served.answer, demo.titles, heading)
+        show_next_steps(console, served.state, demo, first_key(opened))
         if detach:
             console.print("\nIt keeps running; ./run stop stops it.")
             keeps_running = True
@@ -228,11 +230,6 @@ def _ports(first: int | None) -> tuple[Ports | None, int | None]:
     if first == 0:
         return free_ports(), free_port()
     return Ports.starting_at(first), first + 5
-
-
-def _heading(demo: "Demo") -> str:
-    names = ", ".join(demo.titles.get(identity, identity) for identity in demo.history)
-    return f"For {demo.owner}, who has {names}:"
 
 
 keys = verb_group(

@@ -62,8 +62,7 @@ def funnel(events: pd.DataFrame, items: pd.DataFrame) -> Funnel:
     """Return the events and rates by category, the first level of the product type."""
     if events.empty:
         raise ValueError("a funnel needs events")
-    levels = [category_levels(v if isinstance(v, str) else None) for v in items["product_type"]]
-    tops = [level[0] if level else _UNTYPED for level in levels]
+    tops = [(*category_levels(cell), _UNTYPED)[0] for cell in items["product_type"]]
     keys = events["item_id"].map(dict(zip(items["id"], tops, strict=True))).fillna(_UNTYPED)
     counts = pd.crosstab(keys.to_numpy(), events["event_type"].astype(str).to_numpy())
     counts = counts.reindex(columns=[str(step) for step in _STEPS], fill_value=0)

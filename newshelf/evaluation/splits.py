@@ -189,11 +189,8 @@ def default_splits(
 def _event_splits(
     catalog: Catalog, interactions: Interactions, settings: EvaluationSettings, seed: int
 ) -> list[Split]:
-    levels = (
-        category_levels(value if isinstance(value, str) else None)
-        for value in catalog.items["product_type"]
-    )
-    strata = np.array([level[0] if level else "" for level in levels], dtype=np.str_)
+    tops = [(*category_levels(cell), "")[0] for cell in catalog.items["product_type"]]
+    strata = np.array(tops, dtype=np.str_)
     by_time = time_split(interactions, settings.test_fraction, seed)
     return [
         by_time,

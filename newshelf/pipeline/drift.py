@@ -20,12 +20,11 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from newshelf.config import DriftSettings, Settings
-from newshelf.errors import SetupError
 from newshelf.evaluation.types import BoolArray, FloatArray, IntArray
 from newshelf.files import read_json, write_json
 from newshelf.nn.inputs import Tokenizer, price_edges
 from newshelf.nn.spec import read_spec
-from newshelf.pipeline.serve import served_archives
+from newshelf.pipeline.serve import served_recommender
 from newshelf.pipeline.workspace import Workspace
 from newshelf.report.page import Page, ReportTable, Section, save_page
 from newshelf.rollout.versions import ARCHIVES, unpack
@@ -227,9 +226,7 @@ def drift_report(
     Raises:
         SetupError: there is no archive of the served version, or a damaged one.
     """
-    archive = served_archives(workspace, Console(quiet=True)).get("recommender")
-    if archive is None:
-        raise SetupError(f"{workspace.root} has no archive yet: ./run archive makes one")
+    archive = served_recommender(workspace, Console(quiet=True))
     version, drift, until = archive.stem.partition("-")[2], settings.drift, now or datetime.now(UTC)
     folder = unpack(archive, workspace.shelf / ARCHIVES / version)
     trained = read_columns(folder / INDEX)

@@ -8,7 +8,7 @@ interrupted; nothing that serves is touched until the rollout.
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ from newshelf.rollout.plan import OVER, Plan, RolloutState, load_plan
 from newshelf.rollout.versions import FIRST, MODEL, PromotedFile
 from newshelf.server.program import read_controller_plan
 from newshelf.server.state import read_state
-from newshelf.server.torchserve import read_properties
+from newshelf.server.torchserve import archives, read_properties
 from newshelf.serving.settings import VERSION, read_version
 from newshelf.store.store import EventStore
 
@@ -237,8 +237,8 @@ def served_version(workspace: Workspace) -> str:
     state = read_state(workspace.server)
     # A search for a precision may have changed it since the start.
     loaded = read_properties(state.directory / "config.properties")["load_models"] if state else ""
-    started = _of_archives(Path(one.partition("=")[2]) for one in loaded.split(","))
-    version = started or _version(workspace)
+    started = archives([Path(one.partition("=")[2]) for one in loaded.split(",")]).get(MODEL)
+    version = started.stem.partition("-")[2] if started else _version(workspace)
     if version is None:
         raise SetupError(f"nothing was archived in {workspace.root} yet: ./run serve first")
     return version
@@ -247,12 +247,6 @@ def served_version(workspace: Workspace) -> str:
 def _version(workspace: Workspace) -> str | None:
     """Return the version of the exported checkpoint, if there is one."""
     return read_version(workspace.graphs) if (workspace.graphs / VERSION).exists() else None
-
-
-def _of_archives(paths: Iterable[Path]) -> str | None:
-    """Return the version of the recommender among archives, if it is there."""
-    found = (path.stem.partition("-") for path in paths)
-    return next((version for name, _, version in found if name == MODEL), None)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from newshelf.catalog.schema import ENCODABLE
 from newshelf.config import Settings
-from newshelf.errors import ServerError, SettingsError, Unavailable
+from newshelf.errors import ServerError, SettingsError, SetupError, Unavailable
 from newshelf.files import write_private
 from newshelf.gateway.fallback import write_popular
 from newshelf.gateway.keys import SCOPES, KeyFile
@@ -227,6 +227,14 @@ def served_archives(
         markup=False,
     )
     return own | {_MODEL: path}
+
+
+def served_recommender(workspace: Workspace, console: Console) -> Path:
+    """Return the recommender's archive of ``served_archives``, or raise ``SetupError``."""
+    archive = served_archives(workspace, console).get(_MODEL)
+    if archive is None:
+        raise SetupError(f"{workspace.root} has no archive yet: ./run archive makes one")
+    return archive
 
 
 def plan_gateway(

@@ -372,7 +372,8 @@ class Controller:
 
     def _write(self, look: _Look, changed: RolloutState, serve: str | None = None) -> None:
         name = look.row.name
-        self._hold(name)
+        if not self.store.leases.acquire(name, self.holder, self.settings.lease_s):
+            raise Unavailable(f"another controller acts on {name}")
         written = self.store.rollouts.replace_state(
             name,
             look.row.revision,
@@ -385,10 +386,6 @@ class Controller:
         if written:
             _LOG.info("rollout %s: %s: %s", name, changed.phase, changed.reason)
             self.webhooks.send(changed.phase, changed.reason, rollout=name)
-
-    def _hold(self, name: str) -> None:
-        if not self.store.leases.acquire(name, self.holder, self.settings.lease_s):
-            raise Unavailable(f"another controller acts on {name}")
 
     def _hold_host(self) -> None:
         if not self.register():

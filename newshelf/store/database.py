@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import log
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 from zlib import crc32
 
@@ -219,16 +218,16 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
 
 def use_log(connection: sqlite3.Connection) -> None:
     """Switch to the write-ahead log; SQLite's busy timeout does not apply here."""
-    end_s = monotonic() + _BUSY_TIMEOUT_S
+    end_s = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL").close()
         except sqlite3.OperationalError as error:
             # The lowest byte; the others say which kind of lock it is.
             locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not locked or monotonic() > end_s:
+            if not locked or time.monotonic() > end_s:
                 raise
-            sleep(_LOCKED_PAUSE_S)
+            time.sleep(_LOCKED_PAUSE_S)
         else:
             return
 

@@ -121,5 +121,5 @@ def test_a_shopper_s_history_is_the_store_s(run: Run, rules: Path, tmp_path: Pat
 def test_nothing_is_previewed_before_there_is_an_archive(run: Run, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "workspace" / "archive")
     code, output = run("preview", "--history", "i00")
-    assert (code, "has no archives yet" in output) == (1, True)
+    assert (code, "has no archive yet" in output) == (1, True)
     assert run("preview", "--placement", "nowhere")[0] == 1
