@@ -119,8 +119,7 @@ def _nearest(
 ) -> NDArray[np.intp]:
     likeness = queries @ among.T
     np.fill_diagonal(likeness, -np.inf)
-    nearest: NDArray[np.intp] = np.argsort(-likeness, axis=1)[:, :count]
-    return nearest
+    return np.argsort(-likeness, axis=1)[:, :count]
 
 
 View = Literal["products", "pictures", "texts"]

@@ -49,13 +49,11 @@ class Looks:
 
     def found(self, effect: float) -> Bools:
         """Return where the sequence excludes "no effect"."""
-        found: Bools = (np.abs(self.log) > self.half_width(effect)) & self.enough
-        return found
+        return (np.abs(self.log) > self.half_width(effect)) & self.enough
 
     def found_naively(self) -> Bools:
         """Return where the 95 % interval for a single look excludes it."""
-        found: Bools = (np.abs(self.log) > _ONE_LOOK_Z * np.sqrt(self.variance)) & self.enough
-        return found
+        return (np.abs(self.log) > _ONE_LOOK_Z * np.sqrt(self.variance)) & self.enough
 
 
 def needed_units(effect: float, *, relative_variance: float, alpha: float, power: float) -> int:
@@ -114,8 +112,7 @@ def _sums(draw: Draw, random: np.random.Generator, rollouts: int, looks: int) ->
         top, bottom = draw(random, (rollouts, LOOK // 2))
         parts = (top, bottom, top**2, bottom**2, top * bottom, top > 0)
         sums[:, :, look] = [part.sum(axis=1) for part in parts]
-    summed: Floats = np.cumsum(sums, axis=2)
-    return summed
+    return np.cumsum(sums, axis=2)
 
 
 def _ratios(sums: Floats, units: NDArray[np.int64]) -> tuple[Floats, Floats, Bools]:
@@ -123,8 +120,7 @@ def _ratios(sums: Floats, units: NDArray[np.int64]) -> tuple[Floats, Floats, Boo
     mean_top, mean_bottom = top / units, bottom / units
 
     def spread(squares: Floats, one: Floats, other: Floats) -> Floats:
-        found: Floats = (squares - units * one * other) / (units - 1)
-        return found
+        return (squares - units * one * other) / (units - 1)
 
     variance = ratio_variance(
         mean_top,

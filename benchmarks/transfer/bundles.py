@@ -92,8 +92,7 @@ def _kept_back(catalog: Catalog, events: BoolArray) -> BoolArray:
     if catalog.events is None:
         raise ValueError("bundles has no events")
     names = catalog.events["user_id"]
-    held: BoolArray = np.isin(names.unique(), names[events].unique())
-    return held
+    return np.isin(names.unique(), names[events].unique())
 
 
 def _split(interactions: Interactions, jewellery: BoolArray, tested: BoolArray) -> Split:

@@ -106,8 +106,7 @@ def _families(items: pd.DataFrame) -> tuple[IntArray, IntArray]:
 
 def _unknown(family: IntArray, split: Split) -> BoolArray:
     """Return ``(items,)``: whether the family has no item in a training room."""
-    found: BoolArray = ~np.isin(family, family[split.train.items])
-    return found
+    return ~np.isin(family, family[split.train.items])
 
 
 def _held(source: Merged, rooms: Interactions, seed: int) -> BoolArray:
@@ -116,11 +115,9 @@ def _held(source: Merged, rooms: Interactions, seed: int) -> BoolArray:
         # Rooms are numbered in the order of their first row.
         names = source.catalog.baskets["basket_id"]
         late = names[source.kept_back_baskets].unique()
-        held: BoolArray = np.isin(names.unique(), late)
-        return held
+        return np.isin(names.unique(), late)
     scenes = np.random.default_rng(seed).permutation(np.unique(rooms.groups))
-    chosen: BoolArray = np.isin(rooms.groups, scenes[: int(_KEPT_BACK * len(scenes))])
-    return chosen
+    return np.isin(rooms.groups, scenes[: int(_KEPT_BACK * len(scenes))])
 
 
 def _splits(rooms: Interactions, held: BoolArray) -> tuple[Split, Split]:

@@ -296,8 +296,7 @@ def _features(context: TransferContext, catalog: Catalog) -> NDArray[np.float32]
     table = context.backbone(catalog).table
     parts = [part.numpy() for part in (table.image, table.text)]
     unit = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in parts]
-    features: NDArray[np.float32] = np.concatenate(unit, axis=1).astype(np.float32)
-    return features
+    return np.concatenate(unit, axis=1).astype(np.float32)
 
 
 def _heads(

@@ -58,8 +58,7 @@ def recent_counts(split: Split, days: float) -> npt.NDArray[np.float64]:
 def sequence_counts(sequences: Sequence[IntArray], n_items: int) -> npt.NDArray[np.float64]:
     """Return (n_items,) numbers of sequences with the item."""
     counts = incidence(sequences, n_items).sum(axis=0)
-    flat: npt.NDArray[np.float64] = np.asarray(counts, dtype=np.float64).ravel()
-    return flat
+    return np.asarray(counts, dtype=np.float64).ravel()
 
 
 _ROWS = 1024

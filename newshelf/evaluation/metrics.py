@@ -79,8 +79,7 @@ def top_items(masked: FloatArray, k: int, order: IntArray) -> IntArray:
     sorting = np.argsort(-values, axis=1, kind="stable")
     places = np.take_along_axis(places, sorting, axis=1)
     ranked = np.take_along_axis(values, sorting, axis=1) > -np.inf
-    best: IntArray = np.where(ranked, order[places], -1)
-    return best
+    return np.where(ranked, order[places], -1)
 
 
 def best_rank(masked: FloatArray, cases: Sequence[Case], order: IntArray) -> IntArray:
@@ -107,8 +106,7 @@ def hits(top: IntArray, cases: Sequence[Case], n_items: int) -> BoolArray:
     rows = np.repeat(np.arange(len(cases)), [len(case.relevant) for case in cases])
     truth = rows * n_items + np.concatenate([case.relevant for case in cases])
     listed = np.arange(len(cases))[:, None] * n_items + top
-    found: BoolArray = np.isin(listed, truth) & (top >= 0)
-    return found
+    return np.isin(listed, truth) & (top >= 0)
 
 
 def recall(hit: BoolArray, cases: Sequence[Case], k: int) -> npt.NDArray[np.float64]:

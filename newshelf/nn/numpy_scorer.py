@@ -46,8 +46,7 @@ class Pooling(StrictModel):
 
     def similarity(self, history: FloatArray, candidates: FloatArray) -> FloatArray:
         """``(H, P)`` and ``(C, P)`` of unit rows → ``(C, H)``."""
-        product: FloatArray = candidates @ history.T
-        return product
+        return candidates @ history.T
 
     def scores(self, similarity: FloatArray) -> FloatArray:
         """``(C, H)`` with H ≥ 1 → ``(C,)`` float32."""

@@ -76,8 +76,7 @@ class HistoryScorer(nn.Module):
     def pooled(self, attended: Tensor, mean: Tensor) -> Tensor:
         """Return the scores by the similarities to the attended items and to all, on average."""
         weight = self.weight_logit.sigmoid()
-        scores: Tensor = (weight * attended + (1.0 - weight) * mean) * self.log_scale.exp()
-        return scores
+        return (weight * attended + (1.0 - weight) * mean) * self.log_scale.exp()
 
 
 class SiameseScorer(nn.Module):

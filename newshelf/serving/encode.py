@@ -149,8 +149,7 @@ class EncodingCache:
     def get(self, key: bytes) -> Encoding | None:
         """Return the entry of ``content_key``."""
         with self._lock:
-            found: Encoding | None = self._kept.get(key)
-            return found
+            return self._kept.get(key)
 
     def put(self, key: bytes, encoding: Encoding) -> None:
         """Keep it, in the place of what was not asked for the longest."""

@@ -222,10 +222,7 @@ class ItemTable:
 
     def column(self, name: str) -> Column | IntArray | Sequence[str | None]:
         """A column by its name, further ones too."""
-        column: Column | IntArray | Sequence[str | None] = (
-            getattr(self, name) if name in INDEX_COLUMNS else self.extras[name]
-        )
-        return column
+        return getattr(self, name) if name in INDEX_COLUMNS else self.extras[name]
 
     def cells(self, name: str) -> list[object]:
         """Return the plain values of a column, with None where one, or the column, is absent."""
@@ -305,8 +302,7 @@ class ItemTable:
     def newest_first(self) -> IntArray:
         """Rows with a date, the newest first; equals in the table's order."""
         order = np.argsort(-self.created_at, kind="stable")
-        newest: IntArray = order[self.created_at[order] > NEVER]
-        return newest
+        return order[self.created_at[order] > NEVER]
 
     def by(self, attribute: str) -> Postings:
         """Rows by the keys that ``_KEYS`` has of what a column states, and of what is known."""

@@ -184,8 +184,7 @@ def _nearest(row: Resolved, query: FloatArray, limit: int, *, projected: bool) -
 def _unit_mean(vectors: FloatArray) -> FloatArray:
     mean: FloatArray = vectors.mean(axis=0)
     # Opposite vectors cancel out; then any item is as near as another.
-    unit: FloatArray = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    return unit
+    return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 
 def rounded(scores: FloatArray) -> NDArray[np.float64]:

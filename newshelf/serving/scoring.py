@@ -168,8 +168,7 @@ def blended(
         content = computed(positions)
     else:
         content = _by_terms(row, row.history.rows, positions, pairs, pairs.content, computed)
-    scores: FloatArray = rest + np.float32(spec.weights["content"]) * content
-    return scores
+    return rest + np.float32(spec.weights["content"]) * content
 
 
 def promising(

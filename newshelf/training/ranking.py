@@ -107,8 +107,7 @@ def fit_weights(
         return loss
 
     optimizer.step(closure)
-    fitted: FloatArray = (weights.detach() / scale).numpy()
-    return fitted
+    return (weights.detach() / scale).numpy()
 
 
 def calibrate(scores: FloatArray, relevant: BoolArray, counts: FloatArray) -> tuple[float, float]:

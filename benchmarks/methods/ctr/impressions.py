@@ -73,8 +73,7 @@ def positives(
 def _windows(sequence: IntArray, length: int) -> IntArray:
     """(len(sequence), length) what came before each place, nearest first; -1 where nothing did."""
     places = np.arange(len(sequence))[:, None] - np.arange(1, length + 1)[None, :]
-    windows: IntArray = np.where(places < 0, -1, sequence[np.maximum(places, 0)])
-    return windows
+    return np.where(places < 0, -1, sequence[np.maximum(places, 0)])
 
 
 def _joined(parts: Sequence[Impressions]) -> Impressions:

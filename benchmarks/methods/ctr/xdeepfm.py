@@ -186,8 +186,7 @@ class XDeepFMRanker:
                     torch.where(self._item_side, self._items[1], weight),
                 )
             )
-        scores: FloatArray = torch.stack(rows).numpy()
-        return scores
+        return torch.stack(rows).numpy()
 
     @torch.inference_mode()
     def _looked_up(self, rows: Impressions) -> tuple[Tensor, Tensor]:

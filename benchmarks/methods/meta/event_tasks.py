@@ -131,8 +131,7 @@ def tilted_order(
         ``(E,)`` numbers of the events, the first drawn first.
     """
     log_weight = tilt * rng.standard_normal(products)
-    order: IntArray = np.argsort(-(log_weight[target] + rng.gumbel(size=len(target))))
-    return order
+    return np.argsort(-(log_weight[target] + rng.gumbel(size=len(target))))
 
 
 # Adapting the Siamese scorer to a category from a few events.

@@ -59,8 +59,7 @@ def _queries(sample: FloatArray) -> FloatArray:
 def _nearest(matrix: FloatArray, queries: FloatArray, limit: int) -> IntArray:
     """Return the rows with the largest inner products with each query, ``(B, limit)``, in order."""
     asked = np.ascontiguousarray(queries)
-    rows: IntArray = faiss.knn(asked, matrix, limit, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    return rows
+    return faiss.knn(asked, matrix, limit, metric=faiss.METRIC_INNER_PRODUCT)[1]
 
 
 ANN_ITEMS = 100_000
