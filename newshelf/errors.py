@@ -21,6 +21,7 @@
     │   ├── ErasedUnit       410  erased_unit         everything about this unit has been erased
     │   └── RateLimited      429  rate_limited
     ├── Unavailable          503  unavailable
+    │   ├── Overloaded       503  overloaded          more requests than can be answered in time
     │   └── DeadlineExceeded 504  deadline_exceeded
     └── SetupError           500  setup               an operator error
         ├── CatalogError     500  bad_catalog
@@ -133,6 +134,10 @@ class RateLimited(RequestError, status=429, code="rate_limited"):
 
 class Unavailable(NewshelfError, status=503, code="unavailable"):
     """The service cannot answer now; trying again later may work."""
+
+
+class Overloaded(Unavailable, code="overloaded"):
+    """More requests wait than can be answered in time."""
 
 
 class DeadlineExceeded(Unavailable, status=504, code="deadline_exceeded"):

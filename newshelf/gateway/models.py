@@ -117,6 +117,8 @@ class Models:
         left_s = deadline.loop_s - loop.time()
         if left_s <= 0:
             raise DeadlineExceeded("the deadline passed before the model could be asked")
+        # Not the version's failure: it answers as fast as it can.
+        served.upstream.admit(self.settings.max_wait_share * left_s)
         if not served.breaker.allow(loop.time()):
             raise Unavailable(f"{model} {version} keeps failing; its circuit breaker is open")
         try:

@@ -14,7 +14,7 @@ import orjson
 from prometheus_client import generate_latest
 
 from newshelf.catalog.schema import ENCODABLE
-from newshelf.errors import NewshelfError, ServerError, Unavailable
+from newshelf.errors import NewshelfError, Overloaded, ServerError, Unavailable
 from newshelf.files import secret_key
 from newshelf.gateway.context import RequestContext, end_task
 from newshelf.gateway.cursor import Cursors
@@ -125,6 +125,8 @@ class Readiness:
     async def _ask(self, model: ModelName, version: str, deadline: Deadline) -> str | None:
         try:
             reply = await self._models.ask(model, version, _REQUESTS[model], deadline)
+        except Overloaded:
+            return None
         except NewshelfError as error:
             return error.message
         return None if reply.status == _OK else f"answered {reply.status}"

@@ -11,6 +11,7 @@ again, and requests a new token only if the file's has expired.
 """
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,12 +21,13 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from newshelf.errors import DeadlineExceeded, ServerError, Unavailable
+from newshelf.errors import DeadlineExceeded, Overloaded, ServerError, Unavailable
 from newshelf.server.state import Key, Keys, read_keys
 from newshelf.serving.protocol import SENT_HEADER, TIMEOUT_HEADER, Deadline, sent_now
 
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 """More than TorchServe sends (``max_response_size``)."""
+_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,29 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(ConnectionLost(reason, began=self._began))
 
 
+_NEWEST = 1 / 32
+"""Weight of the newest answer; earlier ones are forgotten exponentially."""
+
+
+class Pace:
+    """Seconds per request of a server's queue: Little's law, fitted by least squares.
+
+    Long queues weigh most: only there, workers in parallel and full batches show.
+    """
+
+    def __init__(self) -> None:
+        self._products_s = self._squares = 0.0
+
+    def learn(self, place: int, spent_s: float) -> None:
+        """Add an answer after ``spent_s`` to a request that was number ``place`` of the queue."""
+        self._products_s += _NEWEST * (place * spent_s - self._products_s)
+        self._squares += _NEWEST * (place * place - self._squares)
+
+    def wait_s(self, ahead: int) -> float:
+        """Return the seconds that ``ahead`` requests take; 0 before the first answer."""
+        return ahead * self._products_s / self._squares if self._squares else 0.0
+
+
 class Upstream:
     """Connections to one server, opened on demand and kept; as many requests may wait for one.
 
@@ -151,8 +176,15 @@ class Upstream:
         self._most_retries = self._retries_left = max(10.0, connections) if retry_share else 0.0
         self._idle: list[Connection] = []
         self._open = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._pace = Pace()
         self.retries = 0
+
+    def admit(self, within_s: float) -> None:
+        """Raise ``Overloaded`` if a request that is sent now would wait longer."""
+        wait_s = self._pace.wait_s(self._open - len(self._idle) + len(self._waiting))
+        if wait_s > within_s or len(self._waiting) >= self._connections:
+            raise Overloaded("too many requests wait for the model server")
 
     async def post(self, path: str, body: bytes, authorization: str, deadline: Deadline) -> Reply:
         """``POST`` JSON for a prediction; retry if it was certainly not answered.
@@ -160,13 +192,18 @@ class Upstream:
         Predictions change nothing, so a request may be repeated until a byte of its answer has
         arrived: the connection was refused, or a kept one had been closed.
         """
+        place = self._open - len(self._idle) + len(self._waiting) + 1
+        begun_s = time.monotonic()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._netloc}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             f"{authorization}{TIMEOUT_HEADER}: {max(0, int(deadline.left_s() * 1000))}\r\n"
             f"{SENT_HEADER}: {sent_now()}\r\n\r\n"
         )
-        return await self._exchange(head.encode("latin-1") + body, deadline)
+        reply = await self._exchange(head.encode("latin-1") + body, deadline)
+        if reply.status == _OK:
+            self._pace.learn(place, time.monotonic() - begun_s)
+        return reply
 
     async def get(self, path: str, authorization: str, deadline: Deadline) -> Reply:
         """``GET``; see ``post``."""
@@ -205,63 +242,56 @@ class Upstream:
             connection.close()
             raise
         finally:
-            self._release(connection)
+            self._pass_on(connection)
 
     async def _acquire(self) -> Connection:
-        while True:
-            while self._idle:
-                # The last used one: it is the least likely to have been closed since.
-                connection = self._idle.pop()
-                if connection.usable:
-                    return connection
-                self._open -= 1
-            if self._open < self._connections:
-                return await self._connect()
-            await self._wait()
+        while self._idle:
+            # The last used one: it is the least likely to have been closed since.
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            self._open -= 1
+        if self._open >= self._connections:
+            passed = await self._wait()
+            return passed if passed is not None and passed.usable else await self._connect()
+        self._open += 1
+        return await self._connect()
 
     async def _connect(self) -> Connection:
-        self._open += 1
+        loop = asyncio.get_running_loop()
         try:
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(Connection, self._host, self._port)
+            return (await loop.create_connection(Connection, self._host, self._port))[1]
         except BaseException:
-            self._open -= 1
-            self._wake()
+            self._pass_on(None)
             raise
-        return connection
 
-    async def _wait(self) -> None:
-        if len(self._waiting) >= self._connections:
-            raise Unavailable("too many requests wait for the model server")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def _wait(self) -> Connection | None:
+        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            else:
-                # Pass its turn on.
-                self._wake()
+            elif not turn.cancelled():
+                self._pass_on(turn.result())
             raise
 
-    def _release(self, connection: Connection) -> None:
-        if connection.usable:
-            self._idle.append(connection)
-        else:
-            self._open -= 1
-        self._wake()
-
-    def _wake(self) -> None:
+    def _pass_on(self, connection: Connection | None) -> None:
+        """Give the longest waiting request the connection, or the place of one that is closed."""
+        usable = connection if connection is not None and connection.usable else None
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(usable)
                 return
+        if usable is None:
+            self._open -= 1
+        else:
+            self._idle.append(usable)
 
 
 _EARLY = timedelta(minutes=1)
-_OK = 200
 
 
 def refused(reply: Reply) -> bool:

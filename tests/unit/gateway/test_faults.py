@@ -138,13 +138,14 @@ def test_a_kept_connection_that_was_closed_is_not_the_clients_affair(
 def test_no_more_requests_wait_than_there_are_connections(
     start_gateway: StartGateway, torchserve: FakeTorchServe
 ) -> None:
-    gateway = start_gateway(connections=2, breaker_requests=1000, timeout_ms=20_000)
+    gateway = start_gateway(connections=2, breaker_requests=4, timeout_ms=20_000)
     gate = threading.Event()
 
     async def held(asked: Any, writer: Any) -> None:
         import asyncio  # noqa: PLC0415
 
-        await asyncio.to_thread(gate.wait, 20)
+        if "/recommender" in asked.path:
+            await asyncio.to_thread(gate.wait, 20)
         await ALIVE(asked, writer)
 
     torchserve.always = held
@@ -159,7 +160,12 @@ def test_no_more_requests_wait_than_there_are_connections(
     while len(sources) < 6:
         gate.wait(0.01)
     assert set(sources) == {"fallback"}
-    assert torchserve.connections == 2
+    assert {asked.connection for asked in torchserve.asked} == {1, 2}
+    # Overload is no failure: the breaker stays closed, and the model counts as one that answers.
+    page = gateway.http.get("/metrics").text
+    assert 'newshelf_gateway_breaker{model="recommender",version="default"} 0.0' in page
+    assert 'newshelf_gateway_model_up{model="recommender"} 1.0' in page
+    assert 'newshelf_gateway_fallbacks_total{reason="overloaded"} 6.0' in page
     gate.set()
     for thread in threads:
         thread.join()

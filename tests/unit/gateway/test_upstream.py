@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import pytest
 
-from newshelf.errors import DeadlineExceeded, Unavailable
-from newshelf.gateway.upstream import Reply, Upstream
+from newshelf.errors import DeadlineExceeded, Overloaded, Unavailable
+from newshelf.gateway.upstream import Pace, Reply, Upstream
 from newshelf.serving.protocol import Deadline
-from tests.unit.gateway.fake_torchserve import FakeTorchServe, broken, closed, late, raw
+from tests.unit.gateway.fake_torchserve import FakeTorchServe, broken, closed, late, raw, status
 
 T = TypeVar("T")
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
@@ -169,6 +169,93 @@ def test_one_who_gives_up_waiting_leaves_its_turn_to_the_next(torchserve: FakeTo
     assert isinstance(second, DeadlineExceeded)
     assert isinstance(first, Reply)
     assert isinstance(third, Reply)
+
+
+def test_who_comes_later_does_not_overtake_who_waits(torchserve: FakeTorchServe) -> None:
+    torchserve.always = late(0.01)
+
+    async def two_clients(upstream: Upstream) -> list[str]:
+        order: list[str] = []
+
+        async def ask(name: str, times: int) -> None:
+            for _ in range(times):
+                await post(upstream)
+                order.append(name)
+
+        await asyncio.gather(ask("first", 5), ask("second", 1))
+        return order
+
+    # The first client asks again as soon as its answer has freed the only connection.
+    assert run(torchserve, two_clients, connections=1) == ["first", "second", *["first"] * 4]
+
+
+def test_a_turn_that_nobody_takes_goes_to_the_next(torchserve: FakeTorchServe) -> None:
+    torchserve.always = late(0.01)
+
+    async def cancelled(upstream: Upstream) -> list[object]:
+        first, second, third = (asyncio.create_task(post(upstream)) for _ in range(3))
+        # Its callback comes before the second continues with the connection that it was given.
+        first.add_done_callback(lambda _: second.cancel())
+        return await asyncio.gather(first, second, third, return_exceptions=True)
+
+    first, second, third = run(torchserve, cancelled, connections=1)
+    assert isinstance(first, Reply)
+    assert isinstance(second, asyncio.CancelledError)
+    assert isinstance(third, Reply)
+
+
+def test_the_pace_is_that_of_long_queues() -> None:
+    pace = Pace()
+    assert pace.wait_s(1_000) == 0
+    pace.learn(1, 0.03)
+    assert pace.wait_s(10) == pytest.approx(0.3)
+    # Full batches of two workers: a tenth of the time that a lone request takes.
+    for place in range(1, 51):
+        pace.learn(place, place * 0.003)
+    assert pace.wait_s(10) == pytest.approx(0.03, rel=0.05)
+
+
+def test_the_pace_forgets() -> None:
+    pace = Pace()
+    for pace_s in (0.1, 0.001):
+        for _ in range(500):
+            pace.learn(20, 20 * pace_s)
+        assert pace.wait_s(20) == pytest.approx(20 * pace_s, rel=0.01)
+
+
+def test_who_would_wait_too_long_is_refused(torchserve: FakeTorchServe) -> None:
+    torchserve.behaviours = [late(0.2), late(60)]
+
+    async def one_ahead(upstream: Upstream) -> None:
+        await post(upstream)
+        # Nobody is before it: a slow model is still asked.
+        upstream.admit(0.0)
+        ahead = asyncio.create_task(post(upstream))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="too many requests wait"):
+            upstream.admit(0.1)
+        upstream.admit(60.0)
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+
+    run(torchserve, one_ahead)
+
+
+def test_failures_say_nothing_about_the_pace(torchserve: FakeTorchServe) -> None:
+    torchserve.behaviours = [late(0.2), *[status(503)] * 200, late(60)]
+
+    async def one_ahead(upstream: Upstream) -> None:
+        await post(upstream)
+        for _ in range(200):
+            assert (await post(upstream)).status == 503
+        ahead = asyncio.create_task(post(upstream))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            upstream.admit(0.1)
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+
+    run(torchserve, one_ahead)
 
 
 def test_retries_are_a_share_of_the_requests(torchserve: FakeTorchServe) -> None:
