@@ -45,7 +45,7 @@ class ProcessRef:
 
     pid: int
     create_time: float
-    """Seconds since the epoch, from psutil."""
+    """See ``started_s``."""
     mark: str
 
 
@@ -75,7 +75,7 @@ def start_session(
             # Its files, above all its key file, are private from the first byte on.
             umask=0o077,
         )
-    ref = ProcessRef(process.pid, psutil.Process(process.pid).create_time(), mark)
+    ref = ProcessRef(process.pid, started_s(process.pid), mark)
     # The process outlives this object on purpose; stop_session reaps it.
     process.returncode = 0
     return ref
@@ -209,6 +209,14 @@ def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Proc
     return left
 
 
+def started_s(pid: int) -> float:
+    """Return the seconds from the system's start to the process's; no step of a clock changes them.
+
+    psutil adds the time of the system's start by the clock of now.
+    """
+    return psutil.Process(pid).create_time() - psutil.boot_time()
+
+
 def exit_reason(ref: ProcessRef) -> str:
     """Return how the process ended, as far as its parent, which must call this, can know."""
     try:
@@ -224,7 +232,7 @@ def exit_reason(ref: ProcessRef) -> str:
 def _leader(ref: ProcessRef) -> psutil.Process | None:
     try:
         process = psutil.Process(ref.pid)
-        same = abs(process.create_time() - ref.create_time) <= _CLOCK_SLACK_S
+        same = abs(started_s(ref.pid) - ref.create_time) <= _CLOCK_SLACK_S
     except psutil.NoSuchProcess:
         return None
     return process if same and _alive(process) else None

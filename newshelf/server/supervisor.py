@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Event
 
 import httpx
-import psutil
 
 from newshelf.config import LogSettings
 from newshelf.errors import NewshelfError
@@ -28,6 +27,7 @@ from newshelf.server.process import (
     exit_reason,
     is_running,
     rotate_large,
+    started_s,
     stop_session,
 )
 from newshelf.server.program import run_program, until_signalled
@@ -153,7 +153,7 @@ def supervise(plan: SupervisorPlan) -> None:
                     stop_session(other, grace_s=0)
         state = state.current().without(SUPERVISOR, "was replaced by its standby")
     os.environ[HEARTBEAT] = str(itself.heartbeat)
-    me = ProcessRef(os.getpid(), psutil.Process().create_time(), os.environ[MARK])
+    me = ProcessRef(os.getpid(), started_s(os.getpid()), os.environ[MARK])
     changed = {"name": STANDBY, "heartbeat": itself.heartbeat.with_name(STANDBY)}
     services = {**state.services, STANDBY: itself.model_copy(update=changed)}
     processes = {name: one for name, one in state.processes.items() if name != STANDBY}

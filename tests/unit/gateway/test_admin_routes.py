@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from newshelf.server.ports import Ports
-from newshelf.server.process import ProcessRef
+from newshelf.server.process import ProcessRef, started_s
 from newshelf.server.state import KEY_FILE, Restart, ServerState
 from tests.gateways import StartGateway
 from tests.routes import ROUTES
@@ -77,7 +76,7 @@ def test_a_rollout_of_an_earlier_version_is_listed(start_gateway: StartGateway) 
 def test_the_status_names_processes_that_run_and_those_that_do_not(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    here = ProcessRef(os.getpid(), psutil.Process().create_time(), "")
+    here = ProcessRef(os.getpid(), started_s(os.getpid()), "")
     ServerState(
         tmp_path, Ports(), tmp_path, {"recommender": "recommender-1.0.mar"}, "shop",
         processes={"gateway-1": here, "shelf": ProcessRef(0, 0.0, "")},

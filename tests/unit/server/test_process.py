@@ -105,6 +105,18 @@ def test_orphans_of_a_dead_process_are_found_and_ended(tmp_path: Path, trees: li
     assert gone(tree.child)
 
 
+def test_a_step_of_the_systems_clock_changes_nothing(
+    tmp_path: Path, trees: list[Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both times are computed from the clock, and jump with it, such as when a machine resumes."""
+    trees.append(tree := Tree(tmp_path))
+    started, booted = psutil.Process.create_time, psutil.boot_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: started(process) + 60)
+    monkeypatch.setattr(psutil, "boot_time", lambda: booted() + 60)
+    assert is_running(tree.ref)
+    assert tree.ref.pid in [process.pid for process in members(tree.ref)]
+
+
 def test_a_later_process_with_the_same_id_is_left_alone(tmp_path: Path, trees: list[Tree]) -> None:
     trees.append(tree := Tree(tmp_path))
     recycled = replace(tree.ref, create_time=tree.ref.create_time - 60, mark="another start's")
