@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
-from scipy.stats import norm
+from scipy.special import expit, ndtri
 
 from newshelf.errors import EvidenceError
 from newshelf.evaluation.types import BoolArray, IntArray
@@ -69,7 +68,7 @@ def fit_position_bias(
         exponent = float(np.clip(exponent + slopes.sum() / curvature, -4, 4))
     _, unit = np.unique(np.array(units, dtype=object), return_inverse=True)
     error = np.sqrt((np.bincount(unit, weights=slopes) ** 2).sum()) / curvature
-    low, high = (exponent + sign * norm.ppf(1 - _ALPHA / 2) * error for sign in (-1, 1))
+    low, high = (exponent + sign * ndtri(1 - _ALPHA / 2) * error for sign in (-1, 1))
     if low <= 0:
         raise EvidenceError(
             f"{len(positions)} events of explored pairs show no bias: the exponent is between "

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from newshelf.errors import EvidenceError
 from newshelf.store.records import Exposure, Floats
@@ -111,7 +111,7 @@ def estimate(rows: LoggedRows, *, least_effective_rows: float = 100.0) -> OffPol
     value = float((weights * rows.reward).sum() / weights.sum())
     # The influence of each row on the value, with mean 0.
     influence = weights * (rows.reward - value) / weights.mean()
-    half = norm.ppf(1 - _ALPHA / 2) * _clustered_error(influence, rows.unit)
+    half = ndtri(1 - _ALPHA / 2) * _clustered_error(influence, rows.unit)
     return OffPolicyEstimate(value, value - half, value + half, effective)
 
 

@@ -60,8 +60,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import betaincc, betaln, logsumexp, xlog1py, xlogy
-from scipy.stats import norm
+from scipy.special import betaincc, betaln, logsumexp, ndtri, xlog1py, xlogy
 
 from newshelf.store.records import Floats
 
@@ -224,4 +223,4 @@ def needed_information(effect: float, *, alpha: float, power: float) -> float:
     ``effect`` is δ, in the unit of the estimate: ln(1.1) for a lift of 10 %.
     """
     tightest = half_width(1.0, 1.0, tuned_at=1.0, alpha=alpha)
-    return float((tightest + norm.ppf(power)) / effect) ** 2
+    return float((tightest + ndtri(power)) / effect) ** 2
