@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from newshelf.server.ports import Ports
 from newshelf.server.process import start_session, stop_session
@@ -61,20 +62,24 @@ def answer(version: str, **other: object) -> dict[str, object]:
     return {"items": [{"id": "a"}], "model_version": version, "index_version": index, **other}
 
 
-@contextmanager
-def running(fake: FakeServer, folder: Path) -> Iterator[ServerState]:
-    """Let it answer on loopback; the state of a server is in ``folder``."""
-    process = start_session(["sleep", "600"], cwd=folder, env={}, log=folder / "log")
+def state_at(port: int, folder: Path, **more: Any) -> ServerState:
+    """Return the state of a server that answers on loopback, with keys of its own."""
     keys = {
         name: {"key": "k", "expiration time": FAR} for name in ("inference", "management", "API")
     }
     key_file = folder / "key_file.json"
     key_file.write_text(json.dumps(keys))
     key_file.chmod(0o600)
+    fields = {"temp": folder, "models": {}, **more}
+    return ServerState(folder, Ports(port, port), catalog="shop", **fields)
+
+
+@contextmanager
+def running(fake: FakeServer, folder: Path) -> Iterator[ServerState]:
+    """Let it answer on loopback; the state of a server is in ``folder``."""
+    process = start_session(["sleep", "600"], cwd=folder, env={}, log=folder / "log")
     with answering(fake.handle) as port:
-        written = ServerState(
-            folder, Ports(port, port), folder, {}, "shop", processes={TORCHSERVE: process}
-        )
+        written = state_at(port, folder, processes={TORCHSERVE: process})
         written.save()
         yield written
     stop_session(process)

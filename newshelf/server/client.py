@@ -91,6 +91,11 @@ class Client:
         """Unload a version and end its workers; the default version only as the last one."""
         self._manage("DELETE", f"/models/{_path(model, version)}", {}, timeout_s)
 
+    def scale(self, model: str, version: str, workers: int) -> None:
+        """Add workers to a version, or end its last ones; adding does not wait for them."""
+        table = {"min_worker": str(workers), "max_worker": str(workers)}
+        self._manage("PUT", f"/models/{_path(model, version)}", table, self._timeout_s)
+
     def set_default(self, model: str, version: str) -> None:
         """Make a loaded version answer requests that name none, with immediate effect."""
         path = f"/models/{_path(model, version)}/set-default"

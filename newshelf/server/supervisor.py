@@ -17,6 +17,7 @@ import httpx
 
 from newshelf.config import LogSettings
 from newshelf.errors import NewshelfError
+from newshelf.server.client import Client
 from newshelf.server.process import (
     HEARTBEAT,
     MARK,
@@ -31,10 +32,11 @@ from newshelf.server.process import (
     stop_session,
 )
 from newshelf.server.program import run_program, until_signalled
-from newshelf.server.state import STANDBY, SUPERVISOR, ServerState, read_state
+from newshelf.server.state import STANDBY, SUPERVISOR, TORCHSERVE, ServerState, read_state
+from newshelf.server.torchserve import SpareWorkers
 
 _LOG = logging.getLogger(__name__)
-_LOOK_S, _ANSWER_S = 0.2, 1.0
+_LOOK_S, _ANSWER_S, _WORKERS_S = 0.2, 1.0, 3.0
 _STEADY_S, _LONGEST_PAUSE_S = 30.0, 30.0
 
 
@@ -57,6 +59,7 @@ class Supervisor:
         self.state = state
         self._logs = logs
         self._lives = {n: _Life(ready=s.heartbeat.exists()) for n, s in state.services.items()}
+        self._spares, self._workers_due_s = SpareWorkers(), 0.0
 
     def run(self, ended: Event) -> None:
         """Supervise until ``ended``, then drain the server."""
@@ -80,8 +83,21 @@ class Supervisor:
                     _LOG.info("%s starts: process %d", name, self.state.processes[name].pid)
             except (NewshelfError, OSError) as error:
                 self._fail(name, life, f"could not be started: {error}")
+        self._look_at_workers()
         for log in {one.log for one in self.state.services.values() if one.log is not None}:
             rotate_large(log, self._logs)
+
+    def _look_at_workers(self) -> None:
+        life = self._lives.get(TORCHSERVE)
+        if life is None or not life.ready or time.monotonic() < self._workers_due_s:
+            return
+        # TorchServe may end or hang at any moment: its own check finds out.
+        with (
+            suppress(NewshelfError, httpx.HTTPError),
+            Client(self.state, timeout_s=_ANSWER_S) as one,
+        ):
+            self._spares.look(one, self.state.models)
+        self._workers_due_s = time.monotonic() + _WORKERS_S
 
     def _check(self, service: Service, life: _Life, ref: ProcessRef) -> None:
         now_s = time.monotonic()
@@ -108,6 +124,8 @@ class Supervisor:
         # None after the first failure, then 1, 2, 4 … seconds.
         life.pause_s = min(2 ** min(life.failures, 9) // 4, _LONGEST_PAUSE_S)
         life.began_s, life.ready, life.stamp = now_s, False, 0
+        if name == TORCHSERVE:
+            self._spares = SpareWorkers()
         _LOG.error("%s %s; starts again after %.0f s", name, reason, life.pause_s)
         self.state = self.state.without(name, reason)
 
