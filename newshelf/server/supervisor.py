@@ -83,21 +83,16 @@ class Supervisor:
                     _LOG.info("%s starts: process %d", name, self.state.processes[name].pid)
             except (NewshelfError, OSError) as error:
                 self._fail(name, life, f"could not be started: {error}")
-        self._look_at_workers()
         for log in {one.log for one in self.state.services.values() if one.log is not None}:
             rotate_large(log, self._logs)
 
     def _look_at_workers(self) -> None:
-        life = self._lives.get(TORCHSERVE)
-        if life is None or not life.ready or time.monotonic() < self._workers_due_s:
-            return
-        # TorchServe may end or hang at any moment: its own check finds out.
-        with (
-            suppress(NewshelfError, httpx.HTTPError),
-            Client(self.state, timeout_s=_ANSWER_S) as one,
-        ):
-            self._spares.look(one, self.state.models)
         self._workers_due_s = time.monotonic() + _WORKERS_S
+        # TorchServe may end, hang or answer nonsense at any moment: its own check finds out.
+        wrong = NewshelfError, httpx.HTTPError, LookupError, TypeError, ValueError
+        with suppress(*wrong), Client(self.state, timeout_s=_ANSWER_S) as one:
+            for model in self.state.models:
+                self._spares.look(one, model)
 
     def _check(self, service: Service, life: _Life, ref: ProcessRef) -> None:
         now_s = time.monotonic()
@@ -107,6 +102,8 @@ class Supervisor:
             if not life.ready:
                 _LOG.info("%s answers after %.1f s", service.name, now_s - life.began_s)
             life.heard_s, life.ready = now_s, True
+            if service.name == TORCHSERVE and now_s > self._workers_due_s:
+                self._look_at_workers()
             return
         else:
             silent_s = now_s - life.heard_s

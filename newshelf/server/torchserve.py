@@ -12,12 +12,11 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -303,9 +302,7 @@ def _answers(client: Client, state: ServerState, model: str, request: dict[str, 
     return False
 
 
-_AWAY_S = 10.0
-"""Of a worker that ended: without a process for longer than after most failures to load."""
-_MOST_SPARES = 2
+_AWAY_S, _MOST_SPARES = 10.0, 2
 _LOG = logging.getLogger(__name__)
 
 
@@ -320,38 +317,31 @@ class SpareWorkers:
     def __init__(self) -> None:
         self._own: dict[tuple[str, str], int] = {}
         """Workers of each version without spare ones."""
-        self._away: dict[tuple[str, ...], float] = {}
+        self._away: dict[tuple[str, str, str], float] = {}
         """Since when a worker has no process."""
 
-    def look(self, client: Client, models: Iterable[str]) -> None:
+    def look(self, client: Client, model: str) -> None:
         """Add what is missing, and remove spare workers when the others are back."""
-        away: dict[tuple[str, ...], float] = {}
-        for model in models:
-            for one in client.describe(model, "all"):
-                away |= self._look(client, model, str(one["modelVersion"]), one["workers"])
-        self._away = away
-
-    def _look(
-        self, client: Client, model: str, version: str, workers: Sequence[Mapping[str, Any]]
-    ) -> dict[tuple[str, ...], float]:
-        """Scale one version if it must be; return since when its workers have no process."""
-        now_s, ready = time.monotonic(), [one["status"] == "READY" for one in workers]
-        if all(ready):
-            self._own.setdefault((model, version), len(ready))
-        if (own := self._own.get((model, version))) is None:
-            return {}
-        away: dict[tuple[str, ...], float] = {}
-        for one, is_ready in zip(workers, ready, strict=True):
-            if not is_ready and not psutil.pid_exists(one["pid"]):
-                worker = (model, version, str(one["id"]))
-                away[worker] = self._away.get(worker, now_s)
-        late = sum(now_s - since_s > _AWAY_S for since_s in away.values())
-        count = len(ready)
-        # Never one that waits: TorchServe would start it all the same, and never ask it.
-        while count > own and ready[count - 1] and sum(ready[: count - 1]) >= own:
-            count -= 1
-        count = max(count, own + min(late, _MOST_SPARES))
-        if count != len(ready):
-            _LOG.warning("%s %s: %d workers are away; %d in all", model, version, late, count)
-            client.scale(model, version, count)
-        return away
+        now_s = time.monotonic()
+        for told in client.describe(model, "all"):
+            version, workers = str(told["modelVersion"]), told["workers"]
+            ready = [one["status"] == "READY" for one in workers]
+            if all(ready):
+                self._own.setdefault((model, version), len(ready))
+            if (own := self._own.get((model, version))) is None:
+                continue
+            late = 0
+            for one, is_ready in zip(workers, ready, strict=True):
+                worker = model, version, str(one["id"])
+                if is_ready or psutil.pid_exists(one["pid"]):
+                    self._away.pop(worker, None)
+                else:
+                    late += now_s - self._away.setdefault(worker, now_s) > _AWAY_S
+            count = len(ready)
+            # Never one that waits: TorchServe would start it all the same, and never ask it.
+            while count > own and ready[count - 1] and sum(ready[: count - 1]) >= own:
+                count -= 1
+            count = max(count, own + min(late, _MOST_SPARES))
+            if count != len(ready):
+                _LOG.warning("%s %s: %d workers are away; %d in all", model, version, late, count)
+                client.scale(model, version, count)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from newshelf.nn.blend import NEAREST, popularity_growth
 from newshelf.nn.blend_lookup import Newcomers
@@ -297,11 +298,8 @@ class LiveIndex:
 
     @cached_property
     def new(self) -> IntArray:
-        """Positions of products that the archive does not know, in increasing order."""
-        new: IntArray = np.concatenate(
-            [start + block.new for start, block in self.positions.placed]
-        )
-        return new[self.alive[new]]
+        """Positions of what the archive does not know, in increasing order; dead ones too."""
+        return np.concatenate([start + block.new for start, block in self.positions.placed])
 
     @cached_property
     def newcomers(self) -> Newcomers | None:
@@ -309,7 +307,13 @@ class LiveIndex:
         links = self.archive.links
         if links is None or not len(self.new):
             return None
-        return links.newcomers(*self.positions.neighbours(self.new))
+        known = None if self.parent is None else self.parent.newcomers
+        rest = self.new if known is None else self.new[len(known.prior) :]
+        found = links.newcomers(*self.positions.neighbours(rest))
+        if known is None:
+            return found
+        shares = sparse.vstack([known.shares, found.shares], format="csr")
+        return Newcomers(shares, np.concatenate([known.prior, found.prior]))
 
     def archive_mask(self, allowed: Mask) -> Mask:
         """Return a mask of positions, ``(P,)``, as one of the archive's rows, ``(T,)``."""

@@ -91,7 +91,7 @@ class _Rows(StrictModel):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        count, columns = len(self.columns.id), self.columns.model_dump()
+        count, columns = len(self.columns.id), vars(self.columns)
         if {len(values) for values in columns.values()} | {len(self.extras)} != {count}:
             raise ValueError("columns and extras differ in length")
         if len(set(self.columns.id)) != count:
@@ -209,7 +209,7 @@ def read_segment(folder: Path, name: str, shape: SegmentShape) -> Segment:
         arrays = load_file(path)
         rows = _Rows.model_validate_json(arrays.pop(_ROWS).tobytes())
         segment = Segment(
-            columns=rows.columns.model_dump(),
+            columns=vars(rows.columns),
             extras=rows.extras,
             knowledge=rows.knowledge,
             removed=rows.removed,

@@ -1,5 +1,6 @@
 """Following of the store's changes: what is ready is published, the rest encoded first."""
 
+import gc
 import logging
 import os
 import shutil
@@ -36,8 +37,8 @@ _PAUSE_S = 1.0
 _PAGE, _ENCODED_AT_ONCE, _PICTURES_AT_ONCE = 1_000, 64, 8
 """Changes read together, and products and pictures encoded together: the longest wait of a change
 that needs no encoding."""
-_BATCHES = 2
-"""At the encoder: one that it encodes, and the next."""
+_BATCHES = 16
+"""At the encoder, which then has enough to do while a segment is made of what it has encoded."""
 _SEGMENT_S = 0.5
 """Least time between two segments: workers answer while they read one, and each costs the same."""
 _ENCODING_S = 0.02
@@ -273,6 +274,9 @@ class Follower:
         archive = find_archive(self.plan.model_store, version)
         model = ShelfModel(unpack(archive, self.plan.folder / ARCHIVES / version))
         model.open_encoder()
+        # The collector need not pass over it again and again; a pass holds up the encoder.
+        gc.collect()
+        gc.freeze()
         return model
 
     def _opened(self, version: str, opening: Future[ShelfModel]) -> None:

