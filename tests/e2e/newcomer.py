@@ -13,6 +13,7 @@ from pathlib import Path
 
 from newshelf.pipeline.workspace import ROOT
 from newshelf.server.state import ServerState, find_running
+from tests.e2e.towers import save_towers
 
 __all__ = ["BLOCKS", "COMMANDS", "Newcomer", "bash_blocks"]
 
@@ -30,7 +31,7 @@ epochs = 3
 [rollout]
 tick_s = 1.0
 """
-"""Less of everything; what is done stays the same."""
+"""Less of everything, with small towers; what is done stays the same."""
 
 USUAL = "http://127.0.0.1:8000"
 """Address of the gateway in the documents; something else may have its port here."""
@@ -79,7 +80,9 @@ class Newcomer:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)
         (root / ".venv").symlink_to(sys.prefix)
-        (root / "configs" / "packaged.toml").write_text(SETTINGS)
+        towers = root.with_name("towers")
+        towers.mkdir()
+        (root / "configs" / "packaged.toml").write_text(SETTINGS + save_towers(towers))
         return cls(root)
 
     def leave(self) -> None:
