@@ -355,7 +355,7 @@ def test_the_corrected_partition_function_is_unbiased(
     factors = torch.randn(ITEMS, generator=torch.Generator().manual_seed(3)).exp().numpy()
     rng = np.random.default_rng(0)
     last = len(source._places) - 1
-    inverse = np.zeros((4000, ITEMS))
+    inverse = np.zeros((1500, ITEMS))
     for draw in inverse:
         # Of the batches of an epoch, the one that has the last place.
         others = rng.choice(last, batch_size - 1, replace=False)
