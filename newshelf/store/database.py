@@ -5,8 +5,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from math import log
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from newshelf.errors import SettingsError, Unavailable
 
 _BUSY_TIMEOUT_S = 5.0
 """Maximum wait of a SQLite writer for another process's transaction."""
-_LOCKED_PAUSE_S = 0.01
+_LOCKED_PAUSE_S = 0.0005
+"""SQLite itself would sleep longer and longer; a change of a product takes milliseconds."""
 _NO_RESET: dict[str, Any] = {"pool_reset_on_return": None}
 """For single statements, which leave no transaction to roll back."""
 _POSTGRESQL = {
@@ -85,19 +86,16 @@ class Database:
         It bypasses SQLAlchemy and takes one step of SQLite, or one round trip to PostgreSQL, where
         a transaction takes three. At each step the writer waits for the GIL of a busy event loop.
         """
-        with self._unavailable():
-            connection = self._quick.raw_connection()
+        with self._unavailable(), closing(self._quick.raw_connection()) as connection:
             try:
                 cursor = connection.cursor()
-                cursor.execute(sql, values)
+                _unlocked(lambda: cursor.execute(sql, values))
                 return list(cursor.fetchall()) if cursor.description else []
             except self.dialect.loaded_dbapi.Error as error:
                 # Its state is unknown, so the pool opens a new one.
                 connection.invalidate()
                 of_driver = self.dialect.loaded_dbapi.Error
                 raise DBAPIError.instance(sql, None, error, of_driver) from error
-            finally:
-                connection.close()
 
     async def connect_async(self) -> psycopg.AsyncConnection[Any]:
         """Return an autocommit connection to PostgreSQL, or raise ``psycopg.Error``."""
@@ -111,7 +109,9 @@ class Database:
         """Empty SQLite's log, which holds earlier states of rows."""
         until_s = time.monotonic() + _LOG_WAIT_S
         while self.sqlite_file:
-            ((busy, *_),) = self.execute_once("PRAGMA wal_checkpoint(TRUNCATE)", ())
+            with self._unavailable(), closing(self._writer.raw_connection()) as connection:
+                cursor = connection.cursor()
+                ((busy, *_),) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             if not busy:
                 return
             if time.monotonic() > until_s:
@@ -186,7 +186,8 @@ def _sqlite(url: URL) -> tuple[Engine, Engine, Engine]:
 
 
 def _sqlite_engine(url: URL, begin: str | None = None, **options: Any) -> Engine:
-    arguments = {"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}
+    # ``_unlocked`` waits for locks of single statements.
+    arguments = {"timeout": _BUSY_TIMEOUT_S if begin else 0.0, "check_same_thread": False}
     engine = create_engine(url, connect_args=arguments, **options)
     event.listen(engine, "connect", _set_up)
     if begin is not None:
@@ -218,18 +219,21 @@ def _set_up(connection: sqlite3.Connection, _record: Any) -> None:
 
 def use_log(connection: sqlite3.Connection) -> None:
     """Switch to the write-ahead log; SQLite's busy timeout does not apply here."""
+    _unlocked(lambda: connection.execute("PRAGMA journal_mode = WAL").close())
+
+
+def _unlocked(execute: Callable[[], object]) -> object:
+    """Execute, again and again as long as another process's transaction has SQLite's lock."""
     end_s = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL").close()
+            return execute()
         except sqlite3.OperationalError as error:
             # The lowest byte; the others say which kind of lock it is.
             locked = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not locked or time.monotonic() > end_s:
                 raise
             time.sleep(_LOCKED_PAUSE_S)
-        else:
-            return
 
 
 _SCRIPTS = Path(__file__).with_name("migrations")
@@ -320,8 +324,7 @@ class Checkpoints:
 
     def _copy(self) -> None:
         # No timeout: waiting for readers would block writers.
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
-        try:
+        with closing(sqlite3.connect(self._path, isolation_level=None, timeout=0)) as connection:
             (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
             _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages * page_bytes < _MOST_BYTES:
@@ -332,5 +335,3 @@ class Checkpoints:
                 busy, *_ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
                 if not busy:
                     return
-        finally:
-            connection.close()

@@ -5,7 +5,9 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +72,27 @@ def test_a_locked_store_is_unavailable(tmp_path: Path, exposure, monkeypatch) ->
         store.write(WriteBatch(exposures=[exposure("ring")]))
 
 
+def test_an_answer_waits_for_another_processes_change_no_longer_than_it_takes(
+    tmp_path: Path, exposure, monkeypatch
+) -> None:
+    url, pauses, change = f"sqlite:///{tmp_path}/events.db", [], contextlib.ExitStack()
+    with EventStore.open(url) as store, EventStore.open(url) as other:
+        change.enter_context(other.database.writing())
+
+        def sleep(pause_s: float) -> None:
+            pauses.append(pause_s)
+            if len(pauses) == 20:
+                change.close()
+
+        slept = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+        monkeypatch.setattr("newshelf.store.database.time", slept)
+        store.write(WriteBatch(exposures=[exposure("ring")]))
+        assert len(list(store.exposures())) == 1
+    # SQLite's own pauses grow to a tenth of a second.
+    assert pauses == [pauses[0]] * 20
+    assert pauses[0] < 0.001
+
+
 def test_files_are_private_whatever_the_mask_says(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
@@ -113,7 +136,8 @@ def test_only_a_lock_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return connect(f"file:{name}?mode=ro", *arguments, uri=True, **options)
 
     waits: list[float] = []
-    monkeypatch.setattr("newshelf.store.database.sleep", waits.append)
+    slept = SimpleNamespace(sleep=waits.append, monotonic=time.monotonic)
+    monkeypatch.setattr("newshelf.store.database.time", slept)
     monkeypatch.setattr(sqlite3.dbapi2, "connect", read_only)
     with pytest.raises(SettingsError, match="readonly database"):
         EventStore.open(f"sqlite:///{path}")
