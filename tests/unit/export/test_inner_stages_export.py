@@ -1,4 +1,7 @@
-"""Heads that read inner stages of the image tower pass the parity gate, and are quantised."""
+"""Heads that read inner stages of the image tower pass the parity gate, and are quantised.
+
+So does the late fusion; attention, the default, is what most tests of the export have.
+"""
 
 import json
 
@@ -18,7 +21,9 @@ from tests.unit.export.tiny_checkpoint import tiny_spec, write_tiny_checkpoint
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    """The export of a checkpoint whose colour head reads two stages, by a share of 0.5."""
+    """The export of a checkpoint with late fusion, whose colour head reads two stages, by a share
+    of 0.5.
+    """
     base = tmp_path_factory.mktemp("inner")
     spec = tiny_spec(scorer=False)
     name = "test_efficientnet"
@@ -29,7 +34,9 @@ def export(tmp_path_factory):
         }
     )
     image = ImageTower(image).eval().read_stages(image, (-4, -3), (1, 3))
-    encoder = spec.encoder.model_copy(update={"image": image, "inner_heads": {"color": 0.5}})
+    fusion = spec.encoder.fusion.model_copy(update={"kind": "late"})
+    update = {"image": image, "inner_heads": {"color": 0.5}, "fusion": fusion}
+    encoder = spec.encoder.model_copy(update=update)
     checkpoint = write_tiny_checkpoint(base / "model", spec.model_copy(update={"encoder": encoder}))
     export_model(checkpoint, base / "export")
     return base / "export"
@@ -38,8 +45,9 @@ def export(tmp_path_factory):
 def test_all_runtimes_agree(export):
     parity = json.loads((export / "parity.json").read_text())
     assert parity["passed"] is True
-    assert {row["runtime"] for row in parity["cases"]} >= {"onnxruntime", "torchscript"}
+    assert {row["runtime"] for row in parity["cases"]} == {"onnxruntime", "torchscript", "openvino"}
     assert read_spec(export).encoder.inner_heads == {"color": 0.5}
+    assert read_spec(export).encoder.fusion.kind == "late"
 
 
 def test_the_quantised_tower_returns_the_stages_too(export, tmp_path):

@@ -1,4 +1,7 @@
-"""A vocabulary in 4 bits passes the parity gate in every runtime, and stays packed."""
+"""A vocabulary in 4 bits passes the parity gate in every runtime, and stays packed.
+
+So does the early fusion.
+"""
 
 import json
 
@@ -6,21 +9,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export.run import export_model
+from newshelf.nn.spec import read_spec
 from tests.unit.export.tiny_checkpoint import tiny_spec, write_tiny_checkpoint
 
-ROWS = 5000
+ROWS = 20_000
 WORDS = "text_tower.backbone.embeddings.word_embeddings"
 
 
-def test_a_packed_vocabulary_exports(tmp_path):
-    spec = tiny_spec(image=False, scorer=False)
+def test_a_packed_vocabulary_and_early_fusion_export(tmp_path):
+    spec = tiny_spec(scorer=False)
     text = spec.encoder.text.model_copy(
         update={
             "packed_words": True,
             "architecture": spec.encoder.text.architecture | {"vocab_size": ROWS},
         }
     )
-    encoder = spec.encoder.model_copy(update={"text": text})
+    fusion = spec.encoder.fusion.model_copy(update={"kind": "early"})
+    encoder = spec.encoder.model_copy(update={"text": text, "fusion": fusion})
     folder = write_tiny_checkpoint(
         tmp_path / "checkpoint", spec.model_copy(update={"encoder": encoder})
     )
@@ -34,6 +39,7 @@ def test_a_packed_vocabulary_exports(tmp_path):
 
     parity = json.loads((tmp_path / "export" / "parity.json").read_text())
     assert parity["passed"]
+    assert read_spec(tmp_path / "export").encoder.fusion.kind == "early"
     assert {row["runtime"] for row in parity["cases"]} == {"onnxruntime", "torchscript", "openvino"}
     others = sum(tensor.nbytes for name, tensor in state.items() if not name.startswith(WORDS))
     for name in ("encoder.pt", "encoder.onnx", "encoder.bin"):
