@@ -1,4 +1,6 @@
+import functools
 import json
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -15,6 +17,7 @@ from benchmarks.transfer.titles import (
     measure_chinese,
     span_scores,
 )
+from newshelf.attributes import title_tagger
 from newshelf.attributes.lexicon import Lexicon, Texts, Word, packaged_lexicon
 from newshelf.attributes.title_tagger import Span
 from newshelf.config import Settings
@@ -31,14 +34,23 @@ def lines(places: range) -> str:
     return "\n".join(map(json.dumps, rows))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_tower() -> Iterator[None]:
+    """Each training would load it again."""
+    with pytest.MonkeyPatch.context() as patch:
+        load = title_tagger.load_text_tower
+        patch.setattr(title_tagger, "load_text_tower", functools.cache(load))
+        yield
+
+
 @pytest.fixture
 def context(tmp_path):
     folder = tmp_path / "data" / "titles-zh"
     folder.mkdir(parents=True)
     (folder / "train.jsonl").write_text(lines(range(40)), encoding="utf-8")
     (folder / "dev.jsonl").write_text(lines(range(30, 50)), encoding="utf-8")
-    return lambda kept=None: TransferContext(
-        tmp_path / "data", kept, tmp_path, tmp_path, (0, 1), Console(), Settings(threads=1)
+    return lambda kept=None, seeds=(0, 1): TransferContext(
+        tmp_path / "data", kept, tmp_path, tmp_path, seeds, Console(), Settings(threads=1)
     )
 
 
@@ -58,7 +70,7 @@ def test_what_was_kept_back_is_the_test(context, tmp_path):
     kept = tmp_path / "kept" / "titles-zh"
     kept.mkdir(parents=True)
     (kept / "test.jsonl").write_text(lines(range(60, 65)), encoding="utf-8")
-    result = measure_chinese(context(tmp_path / "kept"))
+    result = measure_chinese(context(tmp_path / "kept", seeds=(0,)))
     assert (result.trained_on, result.tested_on, result.seen) == (60, 5, 0)
 
 
