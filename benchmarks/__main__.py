@@ -281,6 +281,27 @@ def supervision(
     raise typer.Exit(0 if reached else 1)
 
 
+@app.command()
+def overload(
+    seconds: Annotated[float, typer.Option(min=1, help="Length of one load.")] = 40.0,
+    catalog: Running = None,
+    workspace: Running = None,
+    out: Out = None,
+) -> None:
+    """Offer a running server three times what it can answer, through the proxy.
+
+    Starts the proxy in front of the gateway, finds the capacity with clients that wait for their
+    answers, and then offers 0.5, 1 and 3 times as much, whatever happens. Prints figure and goal,
+    and writes the report. Exit code 1 when the task failed; a goal that was not reached is a
+    result.
+
+    Example: `./run bench overload --seconds 30`
+    """
+    from benchmarks.overload.command import run
+
+    raise typer.Exit(run(catalog, workspace, seconds=seconds, out=out, console=make_console()))
+
+
 class Simulation(StrEnum):
     """A simulation of ``./run bench rollout``."""
 

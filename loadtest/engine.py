@@ -12,6 +12,7 @@ and the client of ``./run tune`` (``loadtest.closed_loop``) all send through it.
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import count
 
 import gevent
@@ -57,6 +58,7 @@ class Sender:
         timeout_s: float,
         max_in_flight: int = 1,
         kept_header: str | None = None,
+        connect: Callable[[], HttpConnection] | None = None,
     ) -> None:
         """Create a sender without connections.
 
@@ -67,8 +69,9 @@ class Sender:
             timeout_s: for the whole response.
             max_in_flight: requests that ``offer`` has in flight at most.
             kept_header: a response header that outcomes keep.
+            connect: makes each connection; None makes plain ones to ``url``.
         """
-        self._address = address_of(url)
+        self._connect = connect or partial(HttpConnection, address_of(url))
         self._record = record
         self._numbers = numbers
         self._timeout_s = timeout_s
@@ -126,7 +129,7 @@ class Sender:
             self._defect = error
 
     def _send(self, request: Rendered, intended_ns: int, number: int) -> Outcome:
-        connection = self._idle.pop() if self._idle else HttpConnection(self._address)
+        connection = self._idle.pop() if self._idle else self._connect()
         try:
             outcome = self._exchange(connection, request, intended_ns, number)
         except BaseException:  # The greenlet is killed, or an internal error.

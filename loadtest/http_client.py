@@ -4,6 +4,7 @@ Requests are bytes that are assembled once, before the run, so that the client's
 small compared with what it measures.
 """
 
+import ssl
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
@@ -51,9 +52,19 @@ def with_head(request: Rendered, url: str, headers: Mapping[str, str]) -> Render
 class HttpConnection:
     """A connection to the server that is opened when first needed."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        """Remember the address. Waits have no timeout: the caller limits the whole exchange."""
+    def __init__(
+        self, address: tuple[str, int], *, source: str = "", tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Remember the address. Waits have no timeout: the caller limits the whole exchange.
+
+        Args:
+            address: host and port.
+            source: address of this machine to connect from; empty leaves it to the system.
+            tls: a context of ``gevent.ssl``; None for plain HTTP.
+        """
         self._address = address
+        self._source = (source, 0) if source else None
+        self._tls = tls
         self._socket: gevent.socket.socket | None = None
 
     def post(self, data: bytes) -> HTTPSocketResponse:
@@ -64,8 +75,11 @@ class HttpConnection:
             HTTPParseError: the response is not HTTP, or ends early.
         """
         if self._socket is None:
-            self._socket = gevent.socket.create_connection(self._address)
-            self._socket.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
+            opened = gevent.socket.create_connection(self._address, source_address=self._source)
+            opened.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                opened = self._tls.wrap_socket(opened, server_hostname=self._address[0])
+            self._socket = opened
         self._socket.sendall(data)
         return HTTPSocketResponse(self._socket, block_size=_BLOCK, method="POST")
 

@@ -384,7 +384,7 @@ class GatewaySettings(StrictModel):
     """Bodies of ``/v1/items``, with the pictures of up to 1,000 products."""
     timeout_ms: Positive = 1_000
     """For requests without a deadline."""
-    max_wait_share: Fraction = 0.5
+    max_wait_share: Fraction = 0.3
     """Share of a request's time that it may wait for the model's answers to earlier requests; if
     it would wait longer, it is refused at once, and gets the fallback."""
     max_timeout_ms: Positive = 10_000

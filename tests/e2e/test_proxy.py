@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from benchmarks.overload.proxy import Proxy, running_proxy
 from newshelf.catalog.catalog import Catalog
 from newshelf.config import Settings
 from newshelf.gateway.schemas import RecommendOut
 from newshelf.pipeline.serve import Served
 from newshelf.pipeline.workspace import Workspace
 from newshelf.store.store import EventStore
-from tests.proxy import Proxy, running_proxy
 
 
 @pytest.fixture(scope="module")

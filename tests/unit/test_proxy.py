@@ -10,12 +10,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import gevent.ssl
 import httpx
 import pytest
 
+from benchmarks.overload.proxy import PROXY, Proxy, running_proxy
+from loadtest.engine import Sender, fresh_numbers
+from loadtest.http_client import HttpConnection, with_head
+from loadtest.requests import as_json
 from newshelf.config import GatewaySettings
 from newshelf.gateway.keys import scope_of
-from tests.proxy import PROXY, Proxy, running_proxy
 from tests.routes import ROUTES
 
 TEXT = (PROXY / "nginx.conf").read_text()
@@ -145,6 +149,22 @@ def test_the_client_cannot_name_its_own_address_or_request(
     assert (logged["client"], logged["status"]) == ("127.0.0.1", 200)
     refused = http.get("/metrics")
     assert re.fullmatch(r"[0-9a-f]{32}", refused.headers["x-request-id"])
+
+
+def test_a_load_comes_over_tls_and_from_an_address_of_its_own(proxy: Proxy) -> None:
+    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(proxy.folder / "tls.crt")
+    sender = Sender(
+        proxy.url,
+        lambda _: None,
+        fresh_numbers(0, 1),
+        timeout_s=60,
+        connect=lambda: HttpConnection(("127.0.0.1", proxy.port), source="127.0.0.7", tls=context),
+    )
+    request = with_head(as_json("recommend", "/v1/recommend", {"unit": "u"}), proxy.url, {})
+    outcomes = [sender.send(request) for _ in range(2)]
+    assert [one.status for one in outcomes] == [200, 200]
+    assert proxy.logged("client", "127.0.0.7")["status"] == 200
 
 
 def test_the_log_has_no_query_body_or_key(http: httpx.Client, proxy: Proxy) -> None:

