@@ -63,9 +63,15 @@ class Supervisor:
 
     def run(self, ended: Event) -> None:
         """Supervise until ``ended``, then drain the server."""
+        looked_s = time.monotonic()
         while not ended.wait(_LOOK_S):
+            # What a paused machine stopped together with this process was not silent.
+            paused_s = time.monotonic() - looked_s - _LOOK_S
+            for life in self._lives.values():
+                life.heard_s += paused_s
             beat()
             self.look()
+            looked_s = time.monotonic()
         self.state.drain()
 
     def look(self) -> None:
@@ -159,13 +165,15 @@ def supervise(plan: SupervisorPlan) -> None:
             return
     itself, other = state.services[SUPERVISOR], state.processes[SUPERVISOR]
     if other.pid != os.getpid():
+        life, silent_s = _Life(), 0.0
         while is_running(other):
             if ended.wait(_LOOK_S):
                 return
             beat()
-            with suppress(FileNotFoundError):
-                if time.time() - itself.heartbeat.stat().st_mtime > itself.silence_s:
-                    stop_session(other, grace_s=0)
+            # Counted by looks: clocks may be set, and run while the machine is paused.
+            silent_s = 0.0 if _lives(itself, life) else silent_s + _LOOK_S
+            if silent_s > itself.silence_s:
+                stop_session(other, grace_s=0)
         state = state.current().without(SUPERVISOR, "was replaced by its standby")
     os.environ[HEARTBEAT] = str(itself.heartbeat)
     me = ProcessRef(os.getpid(), started_s(os.getpid()), os.environ[MARK])

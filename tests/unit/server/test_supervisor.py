@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import psutil
@@ -125,6 +126,29 @@ def test_a_process_that_never_shows_life_is_replaced(empty: ServerState) -> None
     sleeps = child(empty, "shelf", "import time; time.sleep(600)", start_s=0.2)
     state = watch(Supervisor(sleeps, LogSettings()), lambda state: bool(state.restarts))
     assert state.restarts[0].reason.startswith("gave no sign of life")
+
+
+def test_nothing_is_replaced_because_the_machine_was_paused(
+    empty: ServerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused_s = [0.0]
+    monkeypatch.setattr(
+        module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + paused_s[0])
+    )
+    supervisor = Supervisor(child(empty, "shelf", BEATS_ONCE, silence_s=60), LogSettings())
+    kept = watch(supervisor, lambda state: supervisor._lives["shelf"].ready).processes
+
+    class Paused(Event):
+        """Ends at the third look; the machine is paused before each."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            paused_s[0] += 3600
+            return paused_s[0] > 3 * 3600
+
+    monkeypatch.setattr(ServerState, "drain", lambda state: None)
+    supervisor.run(Paused())
+    assert supervisor.state.processes == kept
+    assert supervisor.state.restarts == ()
 
 
 def test_a_stopped_server_that_answers_no_request_is_replaced(
