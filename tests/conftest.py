@@ -65,7 +65,7 @@ def one_thread() -> Iterator[None]:
 
 
 E2E = Path(__file__).parent / "e2e"
-LIVE = ("torchserve", "readme", "rollouts")
+LIVE = ("torchserve", "readme", "rollouts", "towers")
 """Groups of e2e tests, in order; those without one are in the first, and most share a server."""
 
 

@@ -26,6 +26,7 @@ from newshelf.server.ports import free_port, free_ports
 from newshelf.server.state import read_keys
 from tests.e2e.newcomer import Newcomer
 from tests.e2e.rollouts import link_or_copy, pack_versions
+from tests.e2e.towers import save_towers
 
 SETTINGS = """
 [gateway.shop]
@@ -55,20 +56,24 @@ max_batch_delay_ms = 50
 
 
 @pytest.fixture(scope="session")
-def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Little training, batches that wait long enough to be filled on purpose, and float32, so
-    that what is answered can be compared with what was trained digit by digit.
-    """
-    path = tmp_path_factory.mktemp("settings") / "small.toml"
-    path.write_text(SETTINGS)
-    return path
-
-
-@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder of all processes of the test run."""
     own = tmp_path_factory.getbasetemp()
     return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def settings_file(shared: Path) -> Path:
+    """Small towers and little training, batches that wait long enough to be filled on purpose,
+    and float32, so that what is answered can be compared with what was trained digit by digit.
+    """
+    folder = shared / "settings"
+    path = folder / "small.toml"
+    with FileLock(f"{folder}.lock"):
+        if not path.exists():
+            folder.mkdir()
+            path.write_text(save_towers(folder) + SETTINGS)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Small towers of the default ones' kinds, with random weights: what is served is trained, exported
 and judged in the same way, in a tenth of the time.
 
-The shop of ``conftest.py`` has the default ones.
+``test_default_towers.py`` trains and exports the default ones.
 """
 
 import shutil
