@@ -226,7 +226,7 @@ def quarantine(
 @events.command()
 def prune(
     keep_days: Annotated[
-        int,
+        float,
         typer.Option(min=2, max=36500, help="Age in days up to which both are kept.", metavar="N"),
     ],
     force: Annotated[

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,14 +26,11 @@ def block(heading: str, language: str) -> str:
     return found
 
 
-def printed(
-    command: list[str | Path], text: str, url: str, key: str, packages: Path | None = None
-) -> str:
-    places = {} if packages is None else {"PYTHONPATH": str(packages)}
+def printed(command: list[str | Path], text: str, url: str, key: str) -> str:
     done = subprocess.run(
         command,
         input=text,
-        env={**os.environ, "NEWSHELF_URL": url, "NEWSHELF_KEY": key, **places},
+        env={**os.environ, "NEWSHELF_URL": url, "NEWSHELF_KEY": key},
         capture_output=True,
         text=True,
         check=False,
@@ -111,27 +107,3 @@ def test_a_page_reports_a_click_with_a_public_key(
     assert said == (f'{{"accepted":1,"results":[{{"event_id":"{event_id}","outcome":"stored"}}]}}')
     kept = http.get("/v1/units/browser-visitor").json()["feedback"]
     assert [one["event_id"] for one in kept] == [event_id]
-
-
-def test_a_client_is_generated_from_the_description(url: str, key: str, tmp_path: Path) -> None:
-    generate, _ = block("A typed client", "bash").splitlines()
-    program, *arguments = shlex.split(generate.removeprefix("uvx ").replace("$NEWSHELF_URL", url))
-    installed = Path(sys.executable).parent
-    # It formats what it wrote with the ruff that it finds.
-    path = f"{installed}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [installed / program, *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    # A route that it cannot express is left out, with a warning.
-    assert "WARNING" not in done.stdout
-    (client,) = tmp_path.iterdir()
-    said = printed([sys.executable, "-"], block("A typed client", "python"), url, key, client)
-    product, source = said.split()
-    assert product
-    assert source == "model"
