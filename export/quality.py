@@ -117,9 +117,9 @@ def _overlap(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> floa
 def _nearest(
     queries: NDArray[np.float32], among: NDArray[np.float32], count: int
 ) -> NDArray[np.intp]:
-    likeness = queries @ among.T
-    np.fill_diagonal(likeness, -np.inf)
-    return np.argsort(-likeness, axis=1)[:, :count]
+    similarity = queries @ among.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1)[:, :count]
 
 
 View = Literal["products", "pictures", "texts"]

@@ -1,4 +1,4 @@
-"""The search of a matrix with so many lists that rows are compared with some centroids only."""
+"""The search of a matrix with many lists: each row is compared with some of the centroids only."""
 
 import numpy as np
 import pytest
